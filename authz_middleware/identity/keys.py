@@ -1,0 +1,256 @@
+"""The key set of one issuer: loaded beforehand, refreshed beside the requests and never within one.
+
+A request reads `KeySet.current` and nothing else. When it needs a key that is not there it is refused, and a
+refresh is asked for; asking is limited, so that a storm of made-up key ids costs one fetch a cooldown.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from authz_middleware.identity.download import MAX_DOCUMENT, DownloadError, download
+from authz_middleware.identity.jwk import Keyring, KeySetError, read_jwks
+from authz_middleware.identity.strict_json import parse_object
+
+log = logging.getLogger(__name__)
+
+
+class RefreshTimes(msgspec.Struct, frozen=True):
+    """How often keys are looked for; all in seconds."""
+
+    interval: float = 300.0
+    """Between two looks at a key set address."""
+    poll: float = 1.0
+    """Between two looks at a key file."""
+    cooldown: float = 10.0
+    """Between two looks that unknown key ids may cause."""
+    retry: float = 1.0
+    """After a failure; doubled with each further one, up to the regular interval."""
+    deadline: float = 5.0
+    """For one look altogether."""
+    max_age: float = 86_400.0
+    """For how long the last good set serves when no newer one can be had."""
+
+
+REGULAR: Final = RefreshTimes()
+
+
+class KeySet:
+    """The keys of one issuer from a file or an address. Base: `InlineKeys`, which never change, is the plain case."""
+
+    current: Keyring | None = None
+    """The keys in force, or None where none could be loaded. Another object whenever a key was added or removed."""
+
+    needs_worker = False
+    """Whether keys can change and nobody is looking after them; see `look_after`."""
+
+    def load(self) -> None:
+        """Look for newer keys now, on this thread, within the deadline. Never raises."""
+
+    def look_after(self) -> None:
+        """See to it that a background thread of this process refreshes the keys. Never waits."""
+
+    def ask(self) -> None:
+        """Ask for a refresh because a key is missing; at most one a cooldown is granted. Never waits."""
+
+    def close(self) -> None:
+        """Stop refreshing."""
+
+
+class InlineKeys(KeySet):
+    """Keys that stand in the settings themselves. Raises KeySetError when they cannot be used."""
+
+    def __init__(self, document: Mapping[str, Any], algorithms: Sequence[str], *, name: str) -> None:
+        self.current = read_jwks(document, algorithms, secrets=False, name=name)
+
+
+class _Refreshed(KeySet):
+    """What files and addresses share: the last good set, the worker thread, and the limits on asking."""
+
+    secrets = False
+
+    def __init__(
+        self, algorithms: Sequence[str], *, name: str, times: RefreshTimes, interval: float, clock: Callable[[], float]
+    ) -> None:
+        self._algorithms = tuple(algorithms)
+        self._name = name
+        self._times = times
+        self._interval = interval
+        self._clock = clock
+        self._document: bytes | None = None
+        self._refused: tuple[bytes, str] | None = None
+        self._complaint: str | None = None
+        self._loaded_at = 0.0
+        self._looked_at = float("-inf")
+        self._failures = 0
+        self._closed = False
+        self._reset()
+        _LIVING.add(self)
+
+    def _reset(self) -> None:
+        """No worker, and locks that nobody holds: the state after a fork, where only the forking thread lives on."""
+        self._guard = threading.Lock()
+        self._loading = threading.Lock()
+        self._wanted = threading.Event()
+        self._worker: threading.Thread | None = None
+        self.needs_worker = not self._closed
+
+    def _read(self) -> bytes:
+        """The document as it is now. Raises KeySetError or DownloadError."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        with self._loading:
+            self._looked_at = self._clock()
+            try:
+                self._take(self._read())
+            except (DownloadError, KeySetError) as error:
+                self._fail(str(error))
+            except Exception as error:  # noqa: BLE001 - the worker must outlive what nobody foresaw
+                self._fail(f"could not be loaded ({type(error).__name__})")
+
+    def _take(self, document: bytes) -> None:
+        if document != self._document or self.current is None:
+            self.current = self._keyring(document)
+            self._document = document
+            log.info("key set of %s: %d keys in force", self._name, len(self.current.keys))
+        self._loaded_at = self._clock()
+        self._failures = 0
+        self._complaint = None
+
+    def _keyring(self, document: bytes) -> Keyring:
+        if self._refused is not None and self._refused[0] == document:
+            raise KeySetError(self._refused[1])
+        try:
+            return read_jwks(_members(document), self._algorithms, secrets=self.secrets, name=self._name)
+        except KeySetError as error:
+            self._refused = (document, str(error))
+            raise
+
+    def _fail(self, what: str) -> None:
+        self._failures += 1
+        if what != self._complaint:
+            # Once for each cause: a file is looked at every second.
+            kept = "the last good one stays in force" if self.current else "none is in force"
+            log.warning("key set of %s: %s; %s", self._name, what, kept)
+        self._complaint = what
+        self._forget_if_old()
+
+    def _forget_if_old(self) -> None:
+        if self.current is not None and self._clock() - self._loaded_at > self._times.max_age:
+            self.current = None
+            log.error("key set of %s: too old to be used any longer", self._name)
+
+    def look_after(self) -> None:
+        with self._guard:
+            if self._closed or self._worker is not None:
+                return
+            # Nobody looked since the keys were loaded, which may be long ago in a process that stood idle.
+            self._forget_if_old()
+            self._worker = threading.Thread(target=self._work, args=(self._wanted,), name="authz-keys", daemon=True)
+            self._worker.start()
+            self.needs_worker = False
+
+    def ask(self) -> None:
+        with self._guard:
+            # A clock that was set back must not silence the asking for as long.
+            if 0 <= self._clock() - self._looked_at < self._times.cooldown:
+                return
+            self._looked_at = self._clock()
+            self._wanted.set()
+
+    def close(self) -> None:
+        with self._guard:
+            self._closed = True
+            self.needs_worker = False
+            self._wanted.set()
+            worker = self._worker
+        if worker is not None and worker is not threading.current_thread():
+            worker.join(timeout=1.0)
+
+    def _work(self, wanted: threading.Event) -> None:
+        while not self._closed:
+            wanted.wait(self._pause())
+            wanted.clear()
+            if not self._closed:
+                self.load()
+
+    def _pause(self) -> float:
+        if self._failures:
+            return float(min(self._times.retry * 2 ** min(self._failures - 1, 16), self._interval))
+        return float(max(0.0, min(self._loaded_at + self._interval - self._clock(), self._interval)))
+
+
+class FileKeys(_Refreshed):
+    """Keys from a file, the only source that may hold symmetric ones. The file is read again every `poll` seconds."""
+
+    secrets = True
+
+    def __init__(
+        self,
+        path: Path,
+        algorithms: Sequence[str],
+        *,
+        name: str,
+        times: RefreshTimes = REGULAR,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        super().__init__(algorithms, name=name, times=times, interval=times.poll, clock=clock)
+
+    def _read(self) -> bytes:
+        try:
+            with self._path.open("rb") as file:
+                document = file.read(MAX_DOCUMENT + 1)
+        except OSError as error:
+            raise KeySetError(f"the file cannot be read ({type(error).__name__})") from None
+        if len(document) > MAX_DOCUMENT:
+            raise KeySetError(f"the file has more than {MAX_DOCUMENT} bytes")
+        return document
+
+
+class RemoteKeys(_Refreshed):
+    """Keys from the issuer's `jwks_uri`."""
+
+    def __init__(
+        self,
+        url: str,
+        algorithms: Sequence[str],
+        *,
+        name: str,
+        times: RefreshTimes = REGULAR,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._url = url
+        super().__init__(algorithms, name=name, times=times, interval=times.interval, clock=clock)
+
+    def _read(self) -> bytes:
+        return download(self._url, deadline=self._times.deadline)
+
+
+def _members(document: bytes) -> dict[str, Any]:
+    try:
+        return parse_object(document)
+    except ValueError:
+        raise KeySetError("is not a JSON object in strict UTF-8 without duplicate members") from None
+
+
+_LIVING: Final[weakref.WeakSet[_Refreshed]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for keys in _LIVING:
+        keys._reset()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):  # where there is no fork there is nothing to mend
+    os.register_at_fork(after_in_child=_after_fork)

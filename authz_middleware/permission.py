@@ -1,0 +1,172 @@
+"""What a route asks for: annotations as data on the handler, and the requirement they add up to.
+
+`@requires` and `@public` set one attribute and return the handler unchanged, so they work above or below the
+route decorator of any framework. Nothing here decides; a handler without an annotation has an empty
+`Requirement`, and an empty requirement is a closed route.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from authz_middleware.errors import AnnotationError
+from authz_middleware.identity.principal import KINDS, Kind
+from authz_middleware.resource import ResourceTemplate
+
+T = TypeVar("T")
+
+ATTRIBUTE: Final = "__authz__"
+ACTION_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)*")
+
+
+class Permission(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be permitted before the handler runs.
+
+    `tasks` and `purposes` are the values of which the token must carry one; `kinds` the kinds of caller that are
+    let in (an agent that acts for a person is an agent). None means that the route does not ask. `accountable`
+    asks for a token that tells who used a shared identity. `sensitive` asks the decision point as well.
+    """
+
+    action: str
+    resource: ResourceTemplate | None = None
+    sensitive: bool = False
+    tasks: frozenset[str] | None = None
+    purposes: frozenset[str] | None = None
+    kinds: frozenset[Kind] | None = None
+    accountable: bool = False
+    owner: str | None = None
+
+
+class PublicAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint that anybody may call, with the reason why and the owner who says so."""
+
+    reason: str
+    owner: str
+
+
+Annotation = Permission | PublicAccess
+
+
+class Requirement(msgspec.Struct, frozen=True):
+    """All that was asked of one endpoint: every permission must hold. `public` counts only where no permission
+    is asked for. With neither, the endpoint is closed."""
+
+    permissions: tuple[Permission, ...] = ()
+    public: PublicAccess | None = None
+
+    @classmethod
+    def of(cls, annotations: Collection[Annotation]) -> Requirement:
+        """Add up the annotations found on a router, a class, a method and in the settings; strictest wins."""
+        permissions = tuple(dict.fromkeys(a for a in annotations if isinstance(a, Permission)))
+        public = next((a for a in annotations if isinstance(a, PublicAccess)), None)
+        return cls(permissions, None if permissions else public)
+
+
+def requires(
+    action: str,
+    resource: str | None = None,
+    *,
+    sensitive: bool = False,
+    task: str | Collection[str] | None = None,
+    purpose: str | Collection[str] | None = None,
+    kinds: Kind | Collection[Kind] | None = None,
+    accountable: bool = False,
+    owner: str | None = None,
+) -> Callable[[T], T]:
+    """Ask for a permission before the decorated handler runs.
+
+    Works on functions, methods, classes, `functools.partial` objects, routers and mounted applications. Given
+    twice, or on a class and on its method, both must hold.
+
+    Raises AnnotationError, where it is written, for an action, resource or kind that cannot mean anything.
+    """
+    if not isinstance(action, str) or not ACTION_NAME.fullmatch(action):
+        raise AnnotationError(
+            f"action {action!r} must be words of letters, digits, '_', '.', '-' joined by ':', such as 'invoice:read'"
+        )
+    accepted_kinds = _names("kinds", kinds)
+    if accepted_kinds is not None and not accepted_kinds <= set(KINDS):
+        raise AnnotationError(f"kinds {sorted(accepted_kinds)} must be among {', '.join(KINDS)}")
+    if not isinstance(sensitive, bool) or not isinstance(accountable, bool):
+        raise AnnotationError(f"{action}: sensitive and accountable are True or False")
+    permission = Permission(
+        action=action,
+        resource=None if resource is None else ResourceTemplate.parse(resource),
+        sensitive=sensitive,
+        tasks=_names("task", task),
+        purposes=_names("purpose", purpose),
+        kinds=accepted_kinds,  # type: ignore[arg-type]  # checked against KINDS above
+        accountable=accountable,
+        owner=owner,
+    )
+    return functools.partial(_annotate, permission)
+
+
+def public(*, reason: str, owner: str) -> Callable[[T], T]:
+    """Open the decorated handler to everybody, authenticated or not.
+
+    Raises AnnotationError without a reason or an owner: an opening nobody answers for is refused.
+    """
+    if not isinstance(reason, str) or not reason.strip() or not isinstance(owner, str) or not owner.strip():
+        raise AnnotationError("@public needs a reason and an owner, such as reason='liveness probe', owner='platform'")
+    return functools.partial(_annotate, PublicAccess(reason=reason, owner=owner))
+
+
+def annotations_of(*layers: object) -> tuple[Annotation, ...]:
+    """The annotations on each layer (router, class, method …), outermost first, each once.
+
+    Looks through `functools.partial`, bound methods and `__wrapped__`, so that a decorator that uses
+    `functools.wraps` keeps the annotation. One that does not loses it, and the route is closed.
+    """
+    found: dict[Annotation, None] = {}
+    for layer in layers:
+        for inner in _unwrap(layer):
+            found.update(dict.fromkeys(_attached(inner)))
+    return tuple(found)
+
+
+def endpoint_name(handler: object) -> str:
+    """The dotted name of a handler, `package.module:Class.method`; of an instance, that of its class."""
+    *_, innermost = _unwrap(handler)
+    named = innermost if hasattr(innermost, "__qualname__") else type(innermost)
+    return f"{getattr(named, '__module__', '?')}:{getattr(named, '__qualname__', '?')}"
+
+
+def _annotate(annotation: Annotation, handler: T) -> T:
+    try:
+        setattr(handler, ATTRIBUTE, (*_attached(handler), annotation))
+    except AttributeError:
+        raise AnnotationError(
+            f"{handler!r} cannot carry an annotation; name it in the settings under [handlers] instead"
+        ) from None
+    return handler
+
+
+def _attached(handler: object) -> tuple[Annotation, ...]:
+    # An object that answers to any attribute name (a mock, a proxy) must not count as annotated.
+    attached = getattr(handler, ATTRIBUTE, ())
+    return attached if isinstance(attached, tuple) else ()
+
+
+def _unwrap(handler: object) -> Iterator[object]:
+    seen: set[int] = set()
+    current: Any = handler
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        is_partial = isinstance(current, functools.partial)
+        current = current.func if is_partial else getattr(current, "__wrapped__", None)
+
+
+def _names(label: str, value: str | Collection[str] | None) -> frozenset[str] | None:
+    if value is None:
+        return None
+    names = frozenset([value] if isinstance(value, str) else value)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise AnnotationError(f"{label} must be a name or a non-empty collection of names, not {value!r}")
+    return names
