@@ -1,0 +1,102 @@
+"""Settings: one frozen object from a mapping or a TOML file, the same keys in every framework."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from authz_middleware.errors import Problem, SettingsError
+from authz_middleware.permission import Annotation
+from authz_middleware.settings.model import (
+    AppSettings,
+    BreakerSettings,
+    DecisionLogSettings,
+    FallbackChoice,
+    FallbackSettings,
+    IssuerSettings,
+    PolicySettings,
+    RemoteSettings,
+    covers,
+)
+from authz_middleware.settings.reading import read_tables
+from authz_middleware.settings.secret import Secret
+
+__all__ = [
+    "AppSettings",
+    "BreakerSettings",
+    "DecisionLogSettings",
+    "FallbackChoice",
+    "FallbackSettings",
+    "IssuerSettings",
+    "PolicySettings",
+    "RemoteSettings",
+    "Secret",
+    "Settings",
+    "SettingsSource",
+]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Everything a person chose, checked once and never changed after."""
+
+    app: AppSettings
+    issuers: tuple[IssuerSettings, ...]
+    policy: PolicySettings
+    decision_log: DecisionLogSettings
+    remote: RemoteSettings | None = None
+    fallback: FallbackSettings = FallbackSettings()
+    handlers: Mapping[str, tuple[Annotation, ...]] = {}
+    """Annotations by endpoint name (or `prefix*`), for handlers that one does not own."""
+
+    @classmethod
+    def of(cls, source: SettingsSource) -> Settings:
+        """Settings from whatever an application hands over: themselves, a mapping, or the path of a TOML file.
+
+        Raises SettingsError with every problem found.
+        """
+        if isinstance(source, Settings):
+            return source
+        if isinstance(source, Mapping):
+            return cls.from_mapping(source)
+        return cls.from_toml(Path(source))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], base: Path | None = None) -> Self:
+        """Settings from a mapping; relative paths in it start from `base`, by default the working folder.
+
+        Raises SettingsError with every problem found.
+        """
+        return cls(**read_tables(values, base or Path.cwd()))
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Settings from `authz.toml`, or from the table `[tool.authz]` of a `pyproject.toml`; relative paths in
+        it start from its folder.
+
+        Raises SettingsError with every problem found.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError([Problem(str(path), f"is not TOML: {error}")]) from None
+        if path.name == "pyproject.toml":
+            values = values.get("tool", {}).get("authz", {})
+        return cls.from_mapping(values, base=path.parent)
+
+    def annotations_for(self, *names: str | None) -> tuple[Annotation, ...]:
+        """What the by-name table asks of an endpoint known under these names."""
+        return tuple(
+            annotation
+            for pattern, annotations in self.handlers.items()
+            if any(name is not None and covers(pattern, name) for name in names)
+            for annotation in annotations
+        )
+
+
+SettingsSource = Settings | Mapping[str, Any] | str | Path

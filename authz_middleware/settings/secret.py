@@ -1,0 +1,52 @@
+"""A secret by reference: where it lies, never what it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from authz_middleware.errors import AuthzError
+
+
+class SecretUnavailableError(AuthzError):
+    """The environment variable or file that should hold a secret is absent or empty."""
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A reference to a secret in an environment variable or a file. Its `repr` shows the reference only."""
+
+    env: str | None = None
+    file: Path | None = None
+
+    @classmethod
+    def reference(cls, value: object, base: Path) -> Secret | None:
+        """Read `{env = "NAME"}` or `{file = "path"}`; None for anything else, a literal secret included."""
+        if not isinstance(value, Mapping) or len(value) != 1:
+            return None
+        ((kind, name),) = value.items()
+        if kind not in ("env", "file") or not isinstance(name, str) or not name:
+            return None
+        return cls(env=name) if kind == "env" else cls(file=base / name)
+
+    def reveal(self) -> str:
+        """The secret itself, read anew each time so that a rotated one is picked up.
+
+        Raises SecretUnavailableError, naming the reference, when there is none.
+        """
+        if self.env is not None:
+            value = os.environ.get(self.env, "")
+        elif self.file is not None:
+            try:
+                value = self.file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                value = ""
+        else:
+            value = ""
+        value = value.strip()
+        if not value:
+            where = f"environment variable {self.env}" if self.env else f"file {self.file}"
+            raise SecretUnavailableError(f"no secret in {where}")
+        return value
