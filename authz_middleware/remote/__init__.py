@@ -1,0 +1,1 @@
+"""The remote decision point: AuthZEN messages, transports, breaker, decision cache and fallback."""

@@ -1,0 +1,73 @@
+"""What the decision point said, or why it said nothing. Both are values: a caller that forgets the second
+case does not type-check, and no exception can be mistaken for an answer.
+
+An *outage* is the decision point's absence: the fallback that was chosen for it beforehand may apply. A *fault*
+is a mistake of configuration or protocol: something answered, but not as a decision point does. A fault
+refuses, because whoever can cause one must not be able to choose the fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+NO_CONTEXT: Final[Mapping[str, Any]] = {}
+
+
+class FailureKind(StrEnum):
+    """Why there is no answer. The values are stable: they are the `trigger` of a fallback in the record."""
+
+    # outages
+    CONNECT = "connect"
+    DEADLINE = "deadline"
+    CLOSED = "closed"
+    STATUS_5XX = "status_5xx"
+    THROTTLED = "throttled"
+    BUSY = "busy"
+    BREAKER_OPEN = "breaker_open"
+    # faults
+    STATUS_4XX = "status_4xx"
+    REDIRECT = "redirect"
+    MALFORMED = "malformed"
+    MISMATCHED = "mismatched"
+    CONFIG = "config"
+    UNASKABLE = "unaskable"
+    INTERNAL = "internal"
+
+
+# Named the safe way round: a kind that somebody adds and forgets here is a fault, and a fault refuses.
+_OUTAGES: Final = frozenset(
+    {
+        FailureKind.CONNECT,
+        FailureKind.DEADLINE,
+        FailureKind.CLOSED,
+        FailureKind.STATUS_5XX,
+        FailureKind.THROTTLED,
+        FailureKind.BUSY,
+        FailureKind.BREAKER_OPEN,
+    }
+)
+
+
+class RemoteFailure(msgspec.Struct, frozen=True, gc=False):
+    """No answer. `detail` is a stable code for the record (`body.duplicate_member`), never text from the wire
+    or from a library's exception."""
+
+    kind: FailureKind
+    detail: str = ""
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether the chosen fallback may apply. Everything else refuses."""
+        return self.kind in _OUTAGES
+
+
+class RemoteAnswer(msgspec.Struct, frozen=True):
+    """A well-formed answer of the decision point itself. `permit` is exactly its `decision`; `context` is its
+    answer context as parsed, which nothing here acts on."""
+
+    permit: bool
+    context: Mapping[str, Any] = NO_CONTEXT

@@ -1,0 +1,99 @@
+"""What happens to a locally permitted, sensitive question that the decision point did not answer.
+
+Only what a person chose beforehand for this action, only for an outage, and only within the bounds of the
+choice. Everything else, exceptions included, refuses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from authz_middleware.decision import Decision, Fallback, FallbackMode, Reason, Source
+from authz_middleware.question import Question
+from authz_middleware.remote.cache import DecisionCache, Key
+from authz_middleware.remote.failure import RemoteFailure
+from authz_middleware.settings.model import FallbackChoice
+
+if TYPE_CHECKING:
+    from authz_middleware.policy.snapshot import Snapshot
+
+
+def fall_back(
+    *,
+    choice: FallbackChoice | None,
+    failure: RemoteFailure,
+    question: Question,
+    local: Decision,
+    snapshot: Snapshot,
+    cache: DecisionCache | None,
+    key: Key,
+    now: float | None = None,
+) -> Decision:
+    """The decision that takes the place of the missing answer. Never raises.
+
+    `local` is the local permit whose rule and policy version the result keeps; `key` is that of the query that
+    was not answered; `now` is the time of the fallback, in seconds since the epoch, when it is later than the
+    question's own.
+    """
+    try:
+        permit = _permit(choice, failure, question, local, snapshot, cache, key, question.now if now is None else now)
+    except Exception:  # noqa: BLE001 - whatever went wrong, nothing was permitted
+        return _refusal(local, choice, failure, detail="fallback.error")
+    return permit or _refusal(local, choice, failure, detail=failure.detail or None)
+
+
+def _permit(
+    choice: FallbackChoice | None,
+    failure: RemoteFailure,
+    question: Question,
+    local: Decision,
+    snapshot: Snapshot,
+    cache: DecisionCache | None,
+    key: Key,
+    now: float,
+) -> Decision | None:
+    if choice is None or local.permit is not True or not failure.is_outage:
+        return None
+    if choice.mode is FallbackMode.DEGRADE and choice.rules is not None:
+        if snapshot.rule_sets[choice.rules].evaluate(question).permit is not True:
+            return None
+        return _served(local, Reason.DEGRADED, Fallback(failure.kind.value, choice.mode), failure, degraded=True)
+    if choice.mode is FallbackMode.CACHED and cache is not None:
+        known = cache.stale(key, now, choice.max_stale)
+        if known is None or known.permit is not True:
+            return None
+        age = round(known.age(now), 3)
+        return _served(local, Reason.CACHED, Fallback(failure.kind.value, choice.mode, age), failure)
+    return None
+
+
+def _served(
+    local: Decision, reason: Reason, fallback: Fallback, failure: RemoteFailure, *, degraded: bool = False
+) -> Decision:
+    return msgspec.structs.replace(
+        local,
+        permit=True,
+        reason=reason,
+        source=Source.FALLBACK,
+        sensitive=True,
+        degraded=degraded,
+        fallback=fallback,
+        detail=failure.detail or None,
+    )
+
+
+def _refusal(local: Decision, choice: FallbackChoice | None, failure: RemoteFailure, *, detail: str | None) -> Decision:
+    # A fault never reaches the choice, so the record must not say that it did.
+    mode = choice.mode if choice is not None and failure.is_outage else FallbackMode.DENY
+    return msgspec.structs.replace(
+        local,
+        permit=False,
+        reason=Reason.REMOTE_UNAVAILABLE,
+        source=Source.FALLBACK,
+        sensitive=True,
+        degraded=False,
+        fallback=Fallback(failure.kind.value, mode),
+        detail=detail,
+    )

@@ -1,0 +1,103 @@
+"""JSON that means one thing to everybody who reads it (RFC 8259 with the MUST of RFC 7493), for tokens, key sets,
+answers and questions.
+
+Two parsers that disagree about a duplicate member, a NaN or a byte that is not UTF-8 are a way around a check
+(RFC 8725 section 2.4): to show one token to an issuer, or one answer to a proxy, and another to us. So a text with
+any of them is not read at all.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+MAX_BODY: Final = 64 * 1024
+MAX_DEPTH: Final = 32
+MAX_DIGITS: Final = 19
+
+
+class StrictJSONError(ValueError):
+    """The bytes are not one strict JSON object. `code` is stable and holds nothing from the wire."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+def parse_object(body: bytes, *, max_bytes: int = MAX_BODY) -> dict[str, Any]:
+    """One JSON object from the whole of `body`. Raises StrictJSONError."""
+    if len(body) > max_bytes:
+        raise StrictJSONError("body.too_large")
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_members,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_short,
+        )
+    except StrictJSONError:
+        raise
+    except UnicodeDecodeError:
+        raise StrictJSONError("body.not_utf8") from None
+    except RecursionError:
+        raise StrictJSONError("body.too_deep") from None
+    except ValueError:
+        raise StrictJSONError("body.not_json") from None
+    if not isinstance(value, dict):
+        raise StrictJSONError("body.not_an_object")
+    # Both faults are only possible where these bytes are, and the walk costs more than the parsing.
+    if b"\\u" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _walk(value)
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise StrictJSONError("body.duplicate_member")
+    return members
+
+
+def _no_constant(_: str) -> Any:
+    raise StrictJSONError("body.not_finite")
+
+
+def _short(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise StrictJSONError("body.number_too_long")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise StrictJSONError("body.not_finite")
+    return number
+
+
+def _walk(value: Any) -> None:
+    """Refuse nesting beyond the limit, and escapes that spell half a character."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item
+                below += item.values()
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and not _is_unicode(item):
+                raise StrictJSONError("body.lone_surrogate")
+        level = below
+        if depth == MAX_DEPTH and any(isinstance(item, dict | list) for item in level):
+            raise StrictJSONError("body.too_deep")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
