@@ -138,19 +138,25 @@ def endpoint_name(handler: object) -> str:
 
 
 def _annotate(annotation: Annotation, handler: T) -> T:
+    own = vars(handler).get(ATTRIBUTE, ()) if isinstance(handler, type) else getattr(handler, ATTRIBUTE, ())
     try:
-        setattr(handler, ATTRIBUTE, (*_attached(handler), annotation))
-    except AttributeError:
+        setattr(handler, ATTRIBUTE, (*own, annotation) if isinstance(own, tuple) else (annotation,))
+    except (AttributeError, TypeError):
         raise AnnotationError(
             f"{handler!r} cannot carry an annotation; name it in the settings under [handlers] instead"
         ) from None
     return handler
 
 
-def _attached(handler: object) -> tuple[Annotation, ...]:
-    # An object that answers to any attribute name (a mock, a proxy) must not count as annotated.
-    attached = getattr(handler, ATTRIBUTE, ())
-    return attached if isinstance(attached, tuple) else ()
+def _attached(handler: object) -> Iterator[Annotation]:
+    """What is attached to an object and to every class it comes from: attribute lookup would stop at the first."""
+    cls = handler if isinstance(handler, type) else type(handler)
+    holders = [vars(base).get(ATTRIBUTE, ()) for base in reversed(cls.__mro__)]
+    if handler is not cls:
+        holders.append(getattr(handler, ATTRIBUTE, ()))
+    for attached in holders:
+        # An object that answers to any attribute name (a mock, a proxy) must not count as annotated.
+        yield from attached if isinstance(attached, tuple) else ()
 
 
 def _unwrap(handler: object) -> Iterator[object]:

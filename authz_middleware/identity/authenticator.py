@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
@@ -14,6 +12,7 @@ from typing import Final
 from cachetools import TLRUCache
 
 from authz_middleware.errors import Problem, SettingsError
+from authz_middleware.forking import renew_in_children
 from authz_middleware.identity.claims import principal_of
 from authz_middleware.identity.jwk import Keyring, KeySetError
 from authz_middleware.identity.keys import REGULAR, FileKeys, InlineKeys, KeySet, RefreshTimes, RemoteKeys
@@ -75,8 +74,8 @@ class Authenticator:
             raise SettingsError(problems)
         self._now = 0.0
         self._cache_size = cache_size
-        self._reset()
-        _LIVING.add(self)
+        self.renew_after_fork()
+        renew_in_children(self)
 
     def start(self) -> None:
         """Load the keys of every issuer, one after the other, each within its deadline.
@@ -139,7 +138,7 @@ class Authenticator:
             self._cache[digest] = _Verified(principal, keys, keyring)
         return principal
 
-    def _reset(self) -> None:
+    def renew_after_fork(self) -> None:
         """Nothing remembered, and a lock that nobody holds: the state at first, and in a forked child.
 
         There the first token finds that no thread refreshes the keys in this process, and has one started.
@@ -196,15 +195,3 @@ def _keys(settings: IssuerSettings, clock: Callable[[], float], times: RefreshTi
     if settings.jwks_uri is not None:
         return RemoteKeys(settings.jwks_uri, algorithms, name=name, times=times, clock=clock)
     raise KeySetError("is absent, and so are jwks_file and jwks_uri")
-
-
-_LIVING: Final[weakref.WeakSet[Authenticator]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for authenticator in _LIVING:
-        authenticator._reset()  # noqa: SLF001 - the same module
-
-
-if hasattr(os, "register_at_fork"):  # where there is no fork there is nothing to mend
-    os.register_at_fork(after_in_child=_after_fork)

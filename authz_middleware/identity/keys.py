@@ -7,19 +7,18 @@ refresh is asked for; asking is limited, so that a storm of made-up key ids cost
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from authz_middleware.forking import renew_in_children
 from authz_middleware.identity.download import MAX_DOCUMENT, DownloadError, download
 from authz_middleware.identity.jwk import Keyring, KeySetError, read_jwks
-from authz_middleware.identity.strict_json import parse_object
+from authz_middleware.strict_json import parse_object
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +92,10 @@ class _Refreshed(KeySet):
         self._looked_at = float("-inf")
         self._failures = 0
         self._closed = False
-        self._reset()
-        _LIVING.add(self)
+        self.renew_after_fork()
+        renew_in_children(self)
 
-    def _reset(self) -> None:
+    def renew_after_fork(self) -> None:
         """No worker, and locks that nobody holds: the state after a fork, where only the forking thread lives on."""
         self._guard = threading.Lock()
         self._loading = threading.Lock()
@@ -239,18 +238,6 @@ class RemoteKeys(_Refreshed):
 
 def _members(document: bytes) -> dict[str, Any]:
     try:
-        return parse_object(document)
+        return parse_object(document, max_bytes=MAX_DOCUMENT)
     except ValueError:
         raise KeySetError("is not a JSON object in strict UTF-8 without duplicate members") from None
-
-
-_LIVING: Final[weakref.WeakSet[_Refreshed]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for keys in _LIVING:
-        keys._reset()  # noqa: SLF001 - the same module
-
-
-if hasattr(os, "register_at_fork"):  # where there is no fork there is nothing to mend
-    os.register_at_fork(after_in_child=_after_fork)

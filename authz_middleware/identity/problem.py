@@ -50,7 +50,7 @@ class CredentialDetail(StrEnum):
     AUDIENCE_NOT_SINGLE = "token.audience_not_single"
     """`aud` names several audiences where the issuer's tokens must name one."""
     BOUND = "token.bound"
-    """The token is bound to a key of its sender (`cnf`, RFC 7800), and a plain Bearer credential proves no possession."""
+    """The token is bound to a key of its sender (`cnf`, RFC 7800); a plain Bearer credential proves no possession."""
     KEYS_UNAVAILABLE = "keys.unavailable"
     """No key set of the issuer has been loaded, or the last one is too old."""
     UNEXPECTED = "token.unexpected"

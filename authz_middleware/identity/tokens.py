@@ -14,9 +14,9 @@ from typing import Any, Final
 from authz_middleware.identity.claims import ClaimMap, claim_map_of
 from authz_middleware.identity.jwk import KEY_ID, Keyring
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
-from authz_middleware.identity.strict_json import parse_object
 from authz_middleware.identity.values import ABSENT, MAX_WORDS, is_text
 from authz_middleware.settings.model import IssuerSettings
+from authz_middleware.strict_json import parse_object
 
 RawHeader = Mapping[str, Any]
 RawClaims = Mapping[str, Any]

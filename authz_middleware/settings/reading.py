@@ -246,7 +246,7 @@ def _handler(name: str, section: Section) -> tuple[str, tuple[Annotation, ...]]:
             annotations = _annotated(public(reason=opening.text("reason"), owner=opening.text("owner")))
             opening.done()
             if not name.strip("*"):
-                section.problem("public", "cannot open every endpoint at once; name them, or a namespace such as 'docs:*'")
+                section.problem("public", "cannot open every endpoint; name them, or a namespace such as 'docs:*'")
         else:
             annotations = _annotated(
                 requires(

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from authz_middleware.duration import parse_duration
 from authz_middleware.errors import Problem
 from authz_middleware.settings.secret import Secret
 
 C = TypeVar("C", bound=str)
 
 _REQUIRED: Final[Any] = object()
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(text: object) -> float | None:
-    """Seconds from a string with a unit (`"200ms"`, `"15m"`), or None when it is not one."""
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    return float(match[1]) * _UNITS[match[2]] if match else None
 
 
 class Section:

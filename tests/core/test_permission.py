@@ -44,6 +44,13 @@ class Derived(View): ...
 class Stricter(View): ...
 
 
+@requires("other:use")
+class Other: ...
+
+
+class Mixed(Other, View): ...
+
+
 class Callable_:  # noqa: N801 - an instance of it is a handler
     def __call__(self) -> None: ...
 
@@ -82,6 +89,9 @@ def annotated() -> Callable[..., Any]:
         ((View,), ["class:use"]),
         ((Derived,), ["class:use"]),
         ((Stricter,), ["class:use", "derived:use"]),
+        ((Mixed,), ["class:use", "other:use"]),
+        ((Stricter(),), ["class:use", "derived:use"]),
+        ((requires("object:use")(Stricter()),), ["class:use", "derived:use", "object:use"]),
         ((View, View.get), ["class:use", "method:use"]),
         ((View().get,), ["method:use"]),
         ((requires("object:use")(Callable_()),), ["object:use"]),
@@ -151,6 +161,7 @@ def test_public_names_its_reason_and_owner() -> None:
         lambda: public(reason="x", owner="  "),
         lambda: requires("a:b")(object()),
         lambda: requires("a:b")(7),
+        lambda: requires("a:b")(dict),
     ],
 )
 def test_an_annotation_that_cannot_mean_anything_is_refused_where_it_is_written(annotate: Callable[[], Any]) -> None:

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from authz_middleware.decision import FallbackMode
+from authz_middleware.duration import parse_duration
 from authz_middleware.errors import SettingsError
 from authz_middleware.permission import Permission, PublicAccess
 from authz_middleware.settings import FallbackChoice, FallbackSettings, Secret, Settings
 from authz_middleware.settings.secret import SecretUnavailableError
-from authz_middleware.settings.section import parse_duration
 
 COMPLETE: dict[str, Any] = {
     "app": {"name": "billing", "environment": "production"},
