@@ -18,8 +18,8 @@ from hypothesis import given
 
 from authz_middleware.question import Question
 from authz_middleware.remote.messages import MessageError, evaluation_request, question_of
-from authz_middleware.strict_json import parse_object
 from authz_middleware.resource import Resource
+from authz_middleware.strict_json import parse_object
 from tests.support.questions import NOW, question, questions
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "authzen"

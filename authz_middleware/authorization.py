@@ -1,0 +1,132 @@
+"""One request's authorization: what was decided about it, and the way to ask more.
+
+Handlers find it as `request.authz`, `scope["authz"]` or `flask.g.authz`. It is also the request's ledger: an
+adapter lets no response leave whose ledger holds neither a permit nor a public endpoint.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from authz_middleware.answer import Answer
+from authz_middleware.decision import Decision, Reason
+from authz_middleware.errors import AccessDenied, AnnotationError, NoRequestError
+from authz_middleware.facts import RequestFacts
+from authz_middleware.identity.principal import Principal
+from authz_middleware.loaders import described
+from authz_middleware.permission import ACTION_NAME, Permission
+from authz_middleware.question import Question
+from authz_middleware.resource import Resource, ResourceTemplate, is_clear_id
+
+if TYPE_CHECKING:
+    from authz_middleware.pep import EnforcementPoint
+    from authz_middleware.policy.snapshot import Snapshot
+
+UNDECIDED: Final = Decision(permit=False, reason=Reason.UNDECIDED)
+
+
+@runtime_checkable
+class DescribesResource(Protocol):
+    """An application object that tells which resource it is, so that it can be handed to `check` itself."""
+
+    def __authz_resource__(self) -> Resource:
+        """The resource, with whatever attributes the object already holds."""
+        ...
+
+
+class Authorization:
+    """The decisions of one request, all made by the snapshot that was in force when it came in; on a websocket each
+    check is made by the one in force then.
+
+    `decision` is the one that let it in or refused it; `refusal` is the answer that the client must get, whatever
+    the application answers itself. In observe mode `refusal` stays None.
+    """
+
+    __slots__ = ("_loaded", "_pep", "decided", "decision", "facts", "principal", "refusal", "snapshot")
+
+    def __init__(self, pep: EnforcementPoint, facts: RequestFacts, snapshot: Snapshot | None) -> None:
+        self._pep = pep
+        self._loaded: dict[tuple[str, str], Resource] | None = None
+        self.facts = facts
+        self.snapshot = snapshot
+        self.principal: Principal | None = None
+        self.decision = UNDECIDED
+        self.decided = False
+        self.refusal: Answer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Authorization {self.facts.endpoint} {self.decision.reason.value}>"
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the request was let in by a narrower rule set while the decision point was away."""
+        return self.decision.degraded
+
+    def check(self, action: str, resource: object = None) -> Decision:
+        """Ask for one more permission, in a synchronous handler.
+
+        `resource` is `type/id`, a `Resource`, or an object with `__authz_resource__`; without it the route itself is
+        meant. Raises AccessDenied when it is refused: that refusal is final for this response.
+        """
+        return self._insist(self._pep.decide(self, self.question(action, resource)))
+
+    async def acheck(self, action: str, resource: object = None) -> Decision:
+        """`check` for an asynchronous handler."""
+        return self._insist(await self._pep.adecide(self, self.question(action, resource)))
+
+    def permitted(self, action: str, resource: object = None) -> bool:
+        """Whether one more permission holds, in a synchronous handler. The decision is recorded; a refusal has
+        no other consequence. In observe mode the answer is always True."""
+        return self._pep.decide(self, self.question(action, resource))[0].permit or self._pep.observes
+
+    async def apermitted(self, action: str, resource: object = None) -> bool:
+        """`permitted` for an asynchronous handler."""
+        return (await self._pep.adecide(self, self.question(action, resource)))[0].permit or self._pep.observes
+
+    def question(self, action: str, resource: object = None) -> Question:
+        """The question that a check in a handler asks. Raises AnnotationError for an action or resource that
+        cannot mean anything, NoRequestError where nobody is authenticated."""
+        if not ACTION_NAME.fullmatch(action):
+            raise AnnotationError(f"action {action!r} must be words joined by ':', such as 'invoice:read'")
+        if self.facts.protocol == "websocket":
+            # Each message is a moment of action of its own: today's policy, and the resource as it is now.
+            self.snapshot, self._loaded = self._pep.policy.current, None
+        if self.principal is None:
+            raise NoRequestError(f"{self.facts.endpoint} is public: there is no caller to decide {action!r} about")
+        return Question(
+            principal=self.principal,
+            permission=Permission(action=action),
+            resource=self._resource(resource),
+            facts=self.facts,
+            environment=self._pep.settings.app.environment,
+            now=self._pep.clock(),
+        )
+
+    def remembered(self, resource: Resource) -> Resource | None:
+        """The resource as it was loaded earlier in this request."""
+        return None if self._loaded is None else self._loaded.get((resource.type, resource.id))
+
+    def remember(self, resource: Resource) -> None:
+        """Keep a loaded resource for the rest of this request."""
+        if self._loaded is None:
+            self._loaded = {}
+        self._loaded[resource.type, resource.id] = resource
+
+    def _resource(self, resource: object) -> Resource:
+        if resource is None:
+            return Resource("route", self.facts.route or self.facts.endpoint)
+        if isinstance(resource, str):
+            template = ResourceTemplate.parse(resource.replace("{", "{{").replace("}", "}}"))
+            resource = template.fill({}) or Resource(template.type, "")
+        elif isinstance(resource, DescribesResource):
+            resource = resource.__authz_resource__()
+        if not isinstance(resource, Resource):
+            raise AnnotationError(f"resource must be 'type/id', a Resource or describe one, not {type(resource)!r}")
+        return described(resource) if is_clear_id(resource.id) else Resource(resource.type, "")
+
+    def _insist(self, outcome: tuple[Decision, Answer | None]) -> Decision:
+        decision, answer = outcome
+        if not decision.permit and not self._pep.observes:
+            self.decision, self.refusal = decision, answer
+            raise AccessDenied(decision)
+        return decision

@@ -1,0 +1,324 @@
+"""The policy enforcement point: everything one application needs, behind `enforce` and its async twin.
+
+An adapter builds facts, hands over the credentials and the requirement of the endpoint the framework has chosen,
+and gets an `Authorization` back, with a refusal to render or without. The pipeline is written once, as flows;
+the sync and the async methods drive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from authz_middleware.answer import Answer, answer_for
+from authz_middleware.authorization import UNDECIDED, Authorization
+from authz_middleware.current import authz
+from authz_middleware.decision import Decision, Reason
+from authz_middleware.engine import CANCELLED, ERROR, Attempt, Engine, versioned
+from authz_middleware.errors import AuthzError, Problem, SettingsError
+from authz_middleware.facts import RequestFacts
+from authz_middleware.flow import Ask, Await, Effect, Flow, Load, arun, run
+from authz_middleware.identity.authenticator import Authenticator
+from authz_middleware.identity.principal import Principal
+from authz_middleware.loaders import ResourceLoaders
+from authz_middleware.permission import Permission, Requirement
+from authz_middleware.policy.snapshot import Snapshot
+from authz_middleware.policy.store import SnapshotStore
+from authz_middleware.policy.watch import PolicyWatcher
+from authz_middleware.question import Question
+from authz_middleware.record.recorder import Recorder
+from authz_middleware.remote.decision_point import DecisionPoint
+from authz_middleware.remote.failure import FailureKind, RemoteFailure
+from authz_middleware.resource import Resource
+from authz_middleware.settings import Settings
+from authz_middleware.settings.model import covers
+
+logger = logging.getLogger("authz")
+
+Outcome = tuple[Decision, Answer | None]
+Render = Callable[[Decision, Answer], Answer]
+
+PUBLIC: Final = Decision(permit=True, reason=Reason.PUBLIC)
+UNDECLARED: Final = Permission(action="route:undeclared")
+NOT_DECLARED: Final = Decision(permit=False, reason=Reason.PERMISSION_MISSING)
+RECORD_UNAVAILABLE: Final = Decision(permit=False, reason=Reason.RECORD_UNAVAILABLE)
+NO_POINT: Final = RemoteFailure(FailureKind.CONFIG, "remote.not_configured")
+
+
+class EnforcementPoint:
+    """The enforcement point of one application.
+
+    `loaders` are those registered with `authz.resource` unless given; `render` may replace the body and headers of
+    a refusal, never its being one; `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        loaders: ResourceLoaders | None = None,
+        render: Render | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.observes = settings.app.mode == "observe"
+        self.engine = Engine(settings)
+        self.policy = SnapshotStore(settings.policy.source)
+        self.recorder = Recorder(settings.decision_log, settings.app)
+        self._watch = PolicyWatcher(self.policy, settings.policy.refresh) if settings.policy.refresh else None
+        self._authenticator = Authenticator(settings.issuers, clock=clock)
+        self._point = DecisionPoint(settings.remote) if settings.remote else None
+        self._loaders = authz.loaders if loaders is None else loaders
+        self._render = render
+
+    def start(self) -> None:
+        """Load the policy and the token keys, and start what keeps them fresh.
+
+        Raises PolicyError or SettingsError where the application must not start. Keys that cannot be had yet do
+        not stop it: until they can, every token is answered with 503.
+        """
+        self.policy.reload()
+        if self.policy.current is not None:
+            problems = [
+                problem
+                for action in sorted(self.policy.current.sensitive_actions | set(self.settings.app.sensitive))
+                for problem in self._sensitive_problems(action, "policy")
+            ]
+            problems += _unknown_rule_sets(self.settings, self.policy.current)
+            if problems:
+                raise SettingsError(problems)
+        self._authenticator.start()
+        if self._watch is not None:
+            self._watch.start()
+
+    def prepare_async(self) -> None:
+        """Get ready to ask the decision point from an event loop, before the first deadline runs.
+
+        Raises SettingsError when what that takes is not installed.
+        """
+        if self._point is not None:
+            self._point.prepare_async()
+
+    def close(self) -> None:
+        """Stop threads, write what is still to be written, close connections."""
+        if self._watch is not None:
+            self._watch.stop()
+        self._authenticator.close()
+        if self._point is not None:
+            self._point.close()
+        self.recorder.close()
+
+    async def aclose(self) -> None:
+        """`close`, and the asynchronous connections of the running event loop as well."""
+        if self._point is not None:
+            await self._point.aclose()
+        await asyncio.to_thread(self.close)
+
+    def problems_of(self, endpoint: str, requirement: Requirement) -> list[Problem]:
+        """What is wrong with the annotations of an endpoint under these settings; for the checks at start-up."""
+        return [
+            problem
+            for permission in requirement.permissions
+            if permission.sensitive or any(covers(p, permission.action) for p in self.settings.app.sensitive)
+            for problem in self._sensitive_problems(permission.action, endpoint)
+        ]
+
+    def enforce(self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement) -> Authorization:
+        """Decide on a request before its handler runs. Never raises: an error is a refusal.
+
+        `credentials` are the values of every Authorization header there is.
+        """
+        return run(self._enforcing(facts, credentials, requirement), self._perform)
+
+    async def aenforce(
+        self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement
+    ) -> Authorization:
+        """`enforce` for an event loop."""
+        return await arun(self._enforcing(facts, credentials, requirement), self._aperform)
+
+    def decide(self, authorization: Authorization, question: Question) -> Outcome:
+        """Decide one more question of a request and record it; the answer is None for a permit."""
+        return run(self._deciding(authorization, question), self._perform)
+
+    async def adecide(self, authorization: Authorization, question: Question) -> Outcome:
+        """`decide` for an event loop."""
+        return await arun(self._deciding(authorization, question), self._aperform)
+
+    def refuse_undecided(self, facts: RequestFacts) -> Authorization:
+        """Refuse a response that was about to leave without a decision for its request, and raise the alarm."""
+        logger.error(
+            "a response of %s was about to leave without a decision; whatever answered it stands before the handlers "
+            "that the authorization middleware guards",
+            facts.endpoint or facts.route,
+        )
+        authorization = Authorization(self, facts, None)
+        receipt = self.recorder.submit(None, facts, UNDECIDED)
+        self._conclude(authorization, (UNDECIDED, self._answer(UNDECIDED, receipt.decision_id)))
+        return authorization
+
+    def _enforcing(
+        self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement
+    ) -> Flow[Authorization]:
+        authorization = Authorization(self, facts, self.policy.current)
+        try:
+            early = self._identify(authorization, credentials, requirement)
+            if early is not None:
+                early = versioned(early, authorization.snapshot)
+                action = requirement.permissions[0].action if requirement.permissions else None
+                outcome = yield from self._recording(authorization, None, early, action)
+                self._conclude(authorization, outcome)
+                return authorization
+            for permission in requirement.permissions:
+                outcome = yield from self._deciding(authorization, self._question(authorization, permission))
+                self._conclude(authorization, outcome)
+                if not authorization.decision.permit:
+                    break
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
+            self._fail(authorization, error)
+        return authorization
+
+    def _deciding(self, authorization: Authorization, question: Question) -> Flow[Outcome]:
+        """One question: look up what it needs, decide, ask the decision point, record."""
+        decision = CANCELLED
+        try:
+            if self.engine.wants_attributes(question, authorization.snapshot):
+                resource = authorization.remembered(question.resource)
+                if resource is None:
+                    resource = yield Load(question.resource, question.now)
+                    authorization.remember(resource)
+                question = msgspec.structs.replace(question, resource=resource)
+            step = self.engine.begin(question, authorization.snapshot)
+            if isinstance(step, Attempt):
+                with step:
+                    step.answer((yield Ask(step.query)))
+                step = step.decision
+            decision = step
+        except Exception as error:  # noqa: BLE001 - a loader, say; nothing was permitted
+            decision = _failed(error, question.facts)
+        except BaseException:
+            self.recorder.submit(question, question.facts, CANCELLED)
+            raise
+        return (yield from self._recording(authorization, question, decision))
+
+    def _recording(
+        self, authorization: Authorization, question: Question | None, decision: Decision, action: str | None = None
+    ) -> Flow[Outcome]:
+        receipt = self.recorder.submit(question, authorization.facts, decision, action=action)
+        if receipt.pending is not None and not (yield Await(receipt)):
+            decision = RECORD_UNAVAILABLE
+        return decision, None if decision.permit else self._answer(decision, receipt.decision_id)
+
+    def _perform(self, effect: Effect) -> object:
+        if isinstance(effect, Load):
+            return self._loaders.load(effect.resource, effect.now)
+        if isinstance(effect, Ask):
+            return self._point.ask(effect.query) if self._point else NO_POINT
+        return self.recorder.wait(effect.receipt)
+
+    async def _aperform(self, effect: Effect) -> object:
+        if isinstance(effect, Load):
+            return await self._loaders.aload(effect.resource, effect.now)
+        if isinstance(effect, Ask):
+            return await self._point.ask_async(effect.query) if self._point else NO_POINT
+        return await self.recorder.await_(effect.receipt)
+
+    def _identify(
+        self, authorization: Authorization, credentials: Sequence[str], requirement: Requirement
+    ) -> Decision | None:
+        """Establish who calls; a decision only where no permission is left to decide about."""
+        if requirement.public is not None:
+            return PUBLIC
+        known = self._authenticator.authenticate(credentials, self.clock())
+        if not isinstance(known, Principal):
+            return Decision(permit=False, reason=known.reason, detail=known.detail)
+        authorization.principal = known
+        return None if requirement.permissions else NOT_DECLARED
+
+    def _question(self, authorization: Authorization, permission: Permission) -> Question:
+        principal, facts = authorization.principal, authorization.facts
+        if principal is None:
+            raise AssertionError("no question is put before the caller is known")
+        template = permission.resource
+        if template is None:
+            resource = Resource("route", facts.route or facts.endpoint)
+        else:
+            resource = template.fill(facts.path_params) or Resource(template.type, "")
+        return Question(
+            principal=principal,
+            permission=permission,
+            resource=resource,
+            facts=facts,
+            environment=self.settings.app.environment,
+            now=self.clock(),
+        )
+
+    def _conclude(self, authorization: Authorization, outcome: Outcome) -> None:
+        authorization.decided = True
+        authorization.decision, answer = outcome
+        authorization.refusal = None if self.observes else answer
+
+    def _fail(self, authorization: Authorization, error: Exception) -> None:
+        decision = _failed(error, authorization.facts)
+        receipt = self.recorder.submit(None, authorization.facts, decision)
+        self._conclude(authorization, (decision, self._answer(decision, receipt.decision_id)))
+
+    def _answer(self, decision: Decision, decision_id: str) -> Answer:
+        retry_after = self.settings.remote.breaker.pause if self.settings.remote else 1.0
+        answer = answer_for(decision, decision_id, retry_after=retry_after)
+        if self._render is None:
+            return answer
+        try:
+            own = self._render(decision, answer)
+        except Exception as error:  # noqa: BLE001 - a refusal is answered, whatever its rendering does
+            logger.error("render failed: %s", describe(error))  # noqa: TRY400 - not the text, which may hold a secret
+            return answer
+        return own if isinstance(own, Answer) and own.status >= 400 else answer
+
+    def _sensitive_problems(self, action: str, where: str) -> list[Problem]:
+        problems = []
+        if self.settings.remote is None:
+            problems.append(
+                Problem(where, f"{action!r} is sensitive, but no decision point is configured: add [remote]")
+            )
+        if self.settings.fallback.choice_for(action) is None:
+            problems.append(
+                Problem(
+                    where,
+                    f"{action!r} is sensitive, but nothing says what happens when the decision point does not answer: "
+                    f'set fallback.default = "deny" or [fallback.actions."{action}"] with mode deny, degrade or cached',
+                )
+            )
+        return problems
+
+
+def describe(error: BaseException) -> str:
+    """An exception for a log line: its type and where it was raised. Not its text, which may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__qualname__}{place}"
+
+
+def _failed(error: Exception, facts: RequestFacts) -> Decision:
+    # The text of our own errors names members and types, never a value.
+    said = str(error) if isinstance(error, AuthzError) else describe(error)
+    logger.error("deciding on %s failed and refused: %s", facts.endpoint, said)
+    return msgspec.structs.replace(ERROR, detail=type(error).__qualname__)
+
+
+def _unknown_rule_sets(settings: Settings, snapshot: Snapshot) -> list[Problem]:
+    known = ", ".join(sorted(snapshot.rule_sets)) or "none"
+    return [
+        Problem(
+            f'fallback.actions."{action}".rules',
+            f"the policy has no degrade rule set {choice.rules!r}; it has: {known}",
+        )
+        for action, choice in settings.fallback.actions.items()
+        if choice.rules is not None and choice.rules not in snapshot.rule_sets
+    ]
