@@ -1,0 +1,39 @@
+"""Reads an ASGI scope."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+from authz_middleware.facts import NO_PARAMS, RequestFacts
+
+
+def facts_of(scope: Scope, route: str, endpoint: str, traceparent: str | None = None) -> RequestFacts:
+    """The facts of a request whose route has been chosen."""
+    client = scope.get("client")
+    params = scope.get("path_params")
+    return RequestFacts(
+        method=scope.get("method", "GET"),
+        route=route,
+        endpoint=endpoint,
+        path_params={name: str(value) for name, value in params.items()} if params else NO_PARAMS,
+        protocol=scope["type"],
+        client=client[0] if client else None,
+        tls=scope.get("scheme") in ("https", "wss"),
+        traceparent=traceparent,
+    )
+
+
+def credentials_of(scope: Scope) -> tuple[list[str], str | None]:
+    """The values of every Authorization header there is, and the `traceparent`."""
+    credentials, traceparent = [], None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            credentials.append(value.decode("latin-1"))
+        elif name == b"traceparent":
+            traceparent = value.decode("latin-1")
+    return credentials, traceparent
+
+
+def header_of(scope: Scope, wanted: bytes) -> str | None:
+    """The first value of a header, by its lower-case name."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)

@@ -1,0 +1,123 @@
+"""The outer line: compares what leaves for one request with what was decided about it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.types import Message, Scope, Send
+
+from authz_middleware.answer import Answer
+from authz_middleware.authorization import Authorization
+from authz_middleware.facts import RequestFacts
+from authz_middleware.ledger import DEGRADED_HEADER, Ledger, Outgoing
+from authz_middleware.pep import EnforcementPoint
+from authz_starlette.facts import facts_of, header_of
+from authz_starlette.refusal import send_answer, send_close
+
+_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_DEGRADED: Final = (DEGRADED_HEADER[0].encode(), DEGRADED_HEADER[1].encode())
+
+
+class OuterLine:
+    """Stands between the application and the server for one request. `taken` holds its authorizations."""
+
+    __slots__ = ("_answered", "_ended", "_path", "_pep", "_scope", "_send", "_started", "taken")
+
+    def __init__(self, pep: EnforcementPoint, scope: Scope, send: Send) -> None:
+        self.taken: list[Authorization] = []
+        self._pep = pep
+        self._scope = scope
+        self._path = scope.get("path", "")  # the router changes it in place
+        self._send = send
+        self._started = False
+        self._ended = False
+        self._answered: Answer | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the server, replace it, or hold it back."""
+        refusal = self._refusal()
+        if self._ended:
+            return
+        if self._started:
+            if refusal is self._answered:
+                await self._send(message)
+            else:
+                await self._end(refusal)
+        elif message["type"] in _STARTS:
+            await self._start(message, refusal)
+        elif message["type"] == "websocket.close":
+            self._ended = True
+            await self._send(message)
+        elif self.taken and refusal is None:
+            await self._send(message)
+
+    async def settle(self, *, failed: bool) -> bool:
+        """Once the application is done, see to it that a refusal has been sent; whether the client has got one.
+
+        An application that `failed` before anything was decided is refused too: who knows what error handlers would
+        answer for it.
+        """
+        refusal = self._refusal()
+        if self._started or self._ended:
+            if not self._ended and refusal is not self._answered:
+                await self._end(refusal)
+        elif refusal is not None:
+            await self._replace(refusal)
+        elif failed and not self.taken:
+            replacement = self._replacement({"status": 500}, None)
+            if replacement is not None:
+                await self._replace(replacement)
+        return self._ended or self._answered is not None
+
+    def _refusal(self) -> Answer | None:
+        """The first refusal of the request: a permit for something else does not undo it."""
+        for authorization in self.taken:
+            if authorization.refusal is not None:
+                return authorization.refusal
+        return None
+
+    async def _start(self, message: Message, refusal: Answer | None) -> None:
+        if refusal is not None or not self.taken:
+            replacement = self._replacement(message, refusal)
+            if replacement is not None:
+                await self._replace(replacement)
+                return
+        self._started = True
+        self._answered = refusal
+        for authorization in self.taken:
+            if authorization.degraded:
+                message = {**message, "headers": [*message.get("headers", ()), _DEGRADED]}
+                break
+        await self._send(message)
+
+    async def _replace(self, answer: Answer) -> None:
+        self._ended = True
+        await send_answer(answer, self._scope, self._send)
+
+    async def _end(self, refusal: Answer | None) -> None:
+        """Let nothing more leave for a request that was refused midway: a websocket is closed, and a response that
+        has begun is never completed, which the client sees."""
+        self._ended = True
+        if refusal is not None and self._scope["type"] == "websocket":
+            await send_close(refusal, self._send)
+
+    def _replacement(self, message: Message, refusal: Answer | None) -> Answer | None:
+        ledger = Ledger(self._pep)
+        ledger.authorization = next((taken for taken in self.taken if taken.refusal is refusal), None)
+        replacement = ledger.replacement(self._outgoing(message), self._facts)
+        if ledger.authorization is not None and ledger.authorization not in self.taken:
+            self.taken.append(ledger.authorization)
+        return replacement
+
+    def _outgoing(self, message: Message) -> Outgoing:
+        return Outgoing(
+            status=message.get("status", 101),
+            headers=((n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())),
+            method=self._scope.get("method", "GET"),
+            path=self._path,
+            origin=header_of(self._scope, b"origin"),
+            requested_method=header_of(self._scope, b"access-control-request-method"),
+        )
+
+    def _facts(self) -> RequestFacts:
+        return facts_of(self._scope, self._path, "")
