@@ -8,7 +8,6 @@ the sync and the async methods drive it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from authz_middleware.alarm import Alarm
 from authz_middleware.answer import Answer, answer_for
 from authz_middleware.authorization import UNDECIDED, Authorization
 from authz_middleware.current import authz
@@ -38,8 +38,6 @@ from authz_middleware.remote.failure import FailureKind, RemoteFailure
 from authz_middleware.resource import Resource
 from authz_middleware.settings import Settings
 from authz_middleware.settings.model import covers
-
-logger = logging.getLogger("authz")
 
 Outcome = tuple[Decision, Answer | None]
 Render = Callable[[Decision, Answer], Answer]
@@ -77,6 +75,12 @@ class EnforcementPoint:
         self._point = DecisionPoint(settings.remote) if settings.remote else None
         self._loaders = authz.loaders if loaders is None else loaders
         self._render = render
+        self._undecided = Alarm(
+            "a response of %r was about to leave without a decision; whatever answered it stands before the handlers "
+            "that the authorization middleware guards"
+        )
+        self._unrendered = Alarm("render failed, and the refusal was answered in its plain form: %s")
+        self._errors = Alarm("deciding on %r failed and refused: %s")
 
     def start(self) -> None:
         """Load the policy and the token keys, and start what keeps them fresh.
@@ -153,14 +157,17 @@ class EnforcementPoint:
 
     def refuse_undecided(self, facts: RequestFacts) -> Authorization:
         """Refuse a response that was about to leave without a decision for its request, and raise the alarm."""
-        logger.error(
-            "a response of %s was about to leave without a decision; whatever answered it stands before the handlers "
-            "that the authorization middleware guards",
-            facts.endpoint or facts.route,
-        )
+        self._undecided.ring(facts.endpoint or facts.route)
+        return self._refuse(facts, UNDECIDED)
+
+    def refuse_failed(self, facts: RequestFacts, error: Exception) -> Authorization:
+        """Refuse a request that an adapter cannot even put a question about."""
+        return self._refuse(facts, self._failed(error, facts))
+
+    def _refuse(self, facts: RequestFacts, decision: Decision) -> Authorization:
         authorization = Authorization(self, facts, None)
-        receipt = self.recorder.submit(None, facts, UNDECIDED)
-        self._conclude(authorization, (UNDECIDED, self._answer(UNDECIDED, receipt.decision_id)))
+        receipt = self.recorder.submit(None, facts, decision)
+        self._conclude(authorization, (decision, self._answer(decision, receipt.decision_id)))
         return authorization
 
     def _enforcing(
@@ -181,7 +188,7 @@ class EnforcementPoint:
                 if not authorization.decision.permit:
                     break
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
-            self._fail(authorization, error)
+            return self.refuse_failed(facts, error)
         return authorization
 
     def _deciding(self, authorization: Authorization, question: Question) -> Flow[Outcome]:
@@ -201,7 +208,7 @@ class EnforcementPoint:
                 step = step.decision
             decision = step
         except Exception as error:  # noqa: BLE001 - a loader, say; nothing was permitted
-            decision = _failed(error, question.facts)
+            decision = self._failed(error, question.facts)
         except BaseException:
             self.recorder.submit(question, question.facts, CANCELLED)
             raise
@@ -264,10 +271,11 @@ class EnforcementPoint:
         authorization.decision, answer = outcome
         authorization.refusal = None if self.observes else answer
 
-    def _fail(self, authorization: Authorization, error: Exception) -> None:
-        decision = _failed(error, authorization.facts)
-        receipt = self.recorder.submit(None, authorization.facts, decision)
-        self._conclude(authorization, (decision, self._answer(decision, receipt.decision_id)))
+    def _failed(self, error: Exception, facts: RequestFacts) -> Decision:
+        # The text of our own errors names members and types, never a value.
+        name = type(error).__qualname__
+        self._errors.ring(facts.endpoint, str(error) if isinstance(error, AuthzError) else describe(error), kind=name)
+        return msgspec.structs.replace(ERROR, detail=name)
 
     def _answer(self, decision: Decision, decision_id: str) -> Answer:
         retry_after = self.settings.remote.breaker.pause if self.settings.remote else 1.0
@@ -277,7 +285,7 @@ class EnforcementPoint:
         try:
             own = self._render(decision, answer)
         except Exception as error:  # noqa: BLE001 - a refusal is answered, whatever its rendering does
-            logger.error("render failed: %s", describe(error))  # noqa: TRY400 - not the text, which may hold a secret
+            self._unrendered.ring(describe(error))
             return answer
         return own if isinstance(own, Answer) and own.status >= 400 else answer
 
@@ -303,13 +311,6 @@ def describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__qualname__}{place}"
-
-
-def _failed(error: Exception, facts: RequestFacts) -> Decision:
-    # The text of our own errors names members and types, never a value.
-    said = str(error) if isinstance(error, AuthzError) else describe(error)
-    logger.error("deciding on %s failed and refused: %s", facts.endpoint, said)
-    return msgspec.structs.replace(ERROR, detail=type(error).__qualname__)
 
 
 def _unknown_rule_sets(settings: Settings, snapshot: Snapshot) -> list[Problem]:

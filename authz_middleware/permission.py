@@ -132,7 +132,7 @@ def annotations_of(*layers: object) -> tuple[Annotation, ...]:
 
 def endpoint_name(handler: object) -> str:
     """The dotted name of a handler, `package.module:Class.method`; of an instance, that of its class."""
-    *_, innermost = _unwrap(handler)
+    innermost = [None, *_unwrap(handler)][-1]
     named = innermost if hasattr(innermost, "__qualname__") else type(innermost)
     return f"{getattr(named, '__module__', '?')}:{getattr(named, '__qualname__', '?')}"
 

@@ -85,6 +85,7 @@ class Recorder:
     _writer: Writer
     _writer_id: str
     _seq: int
+    _finalizer: weakref.finalize[..., Recorder] | None = None
 
     def __init__(
         self,
@@ -187,6 +188,11 @@ class Recorder:
         self._writer_id = new_writer()
         linger = 0.0 if self._required else LINGER_S
         self._writer = Writer(sink, Lines(self._app, self._writer_id), linger=linger)
+        # A recorder that is simply forgotten takes its thread along; a child leaves its parent's writer alone.
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, self._writer.stop, CLOSE_WAIT_S)
+        self._finalizer.atexit = False
 
     def renew_after_fork(self) -> None:
         """Start with an empty queue, a thread and a writer name of this process's own."""

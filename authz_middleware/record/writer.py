@@ -71,17 +71,23 @@ class Writer:
 
     def close(self, timeout: float) -> None:
         """Write what waits, for at most `timeout` seconds, and close the sink."""
+        thread = self.stop(timeout)
+        if thread is not None:
+            thread.join(timeout + 1.0)
+            if thread.is_alive():
+                logger.error("the decision log did not finish in time; %d records are not written", len(self.queue))
+
+    def stop(self, timeout: float) -> threading.Thread | None:
+        """Begin to close, and leave the rest to the thread that is answered. None where there was none, and all is
+        done."""
         self._stop_at = time.monotonic() + timeout
         self._stopping.set()
         with self._lock:
             thread, self._thread = self._thread, self._thread or threading.current_thread()
         if thread is None:
             self._run()
-        else:
-            self._wakened.set()
-            thread.join(timeout + 1.0)
-            if thread.is_alive():
-                logger.error("the decision log did not finish in time; %d records are not written", len(self.queue))
+        self._wakened.set()
+        return thread
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="authz-records", daemon=True)

@@ -1,0 +1,42 @@
+"""`authz settings …`: would an application start with these settings?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz_middleware.cli.output import fail, out, tell
+from authz_middleware.errors import SettingsError
+from authz_middleware.settings import Settings
+
+app = typer.Typer(help="Settings.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="authz.toml, or pyproject.toml with [tool.authz].", show_default=False)],
+) -> None:
+    """Check a settings file, and show what it says. Nothing is opened, fetched or written."""
+    try:
+        settings = Settings.from_toml(file)
+    except SettingsError as error:
+        fail(error)
+    tell(str(file), "bold green", "these settings can be used")
+    for label, value in _rows(settings):
+        out.print(f"  {label:<14}{value}", markup=False)
+
+
+def _rows(settings: Settings) -> list[tuple[str, str]]:
+    fallback = settings.fallback
+    default = "none chosen" if fallback.default is None else fallback.default.mode.value
+    return [
+        ("application", f"{settings.app.name} in {settings.app.environment}, mode {settings.app.mode}"),
+        *(("issuer", f"{issuer.issuer} for {', '.join(issuer.audience)}") for issuer in settings.issuers),
+        ("policy", str(settings.policy.source)),
+        ("decision point", "none" if settings.remote is None else settings.remote.url),
+        ("fallback", default),
+        *(("", f"{choice.mode.value} for {action}") for action, choice in sorted(fallback.actions.items())),
+        ("decision log", f"{settings.decision_log.sink}, {settings.decision_log.mode}"),
+    ]
