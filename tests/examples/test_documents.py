@@ -1,0 +1,189 @@
+"""README and docs say what the code says: each block comes from a file that runs, each list is complete."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+
+from authz_middleware import Reason, SettingsError
+from authz_middleware.answer import answer_for
+from authz_middleware.decision import Decision
+from authz_middleware.policy.compiler import compile_policy
+from authz_middleware.policy.conditions import MATCHERS, NESTS
+from authz_middleware.policy.document import parse_policy
+from authz_middleware.policy.inputs import BUILT_IN
+from authz_middleware.record.event import Event, Explanation
+from authz_middleware.record.schema import json_schema
+from authz_middleware.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
+POLICY = (ROOT / "docs" / "policy.md").read_text()
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+RECORDS = (ROOT / "docs" / "records.md").read_text()
+
+
+class Block(NamedTuple):
+    document: str
+    origin: str | None
+    language: str
+    text: str
+
+
+def _blocks() -> Iterator[Block]:
+    for document in DOCUMENTS:
+        found = re.finditer(r"(?:<!-- (.+?) -->\n)?```(\w+)\n(.*?)```$", document.read_text(), re.DOTALL | re.MULTILINE)
+        yield from (Block(document.name, *match.groups()) for match in found)
+
+
+BLOCKS = list(_blocks())
+COPIES = [block for block in BLOCKS if block.origin and block.origin.startswith("from: ")]
+POLICIES = [block for block in BLOCKS if block.language == "yaml" and block.text.startswith("policy:")]
+
+
+def _names(blocks: list[Block]) -> list[str]:
+    return [f"{block.document}:{block.text.strip().splitlines()[0]}" for block in blocks]
+
+
+@pytest.mark.parametrize("block", COPIES, ids=_names(COPIES))
+def test_a_copied_block_is_in_its_file(block: Block) -> None:
+    assert block.origin
+    text = (ROOT / block.origin.removeprefix("from: ")).read_text()
+    assert block.text in text or textwrap.dedent(block.text) in text
+
+
+def test_every_block_of_the_readme_says_where_it_is_from() -> None:
+    assert [block.text for block in BLOCKS if block.document == "README.md" and not block.origin] == []
+    assert len(COPIES) > 8
+
+
+@pytest.mark.parametrize("block", POLICIES, ids=_names(POLICIES))
+def test_a_policy_in_the_docs_compiles(block: Block) -> None:
+    compile_policy(parse_policy(block.text, block.document))
+
+
+def test_the_matchers_of_the_docs_are_those_of_the_policy_language() -> None:
+    table = POLICY.split("## Matchers")[1].split("A window")[0]
+    shown = {word for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
+    assert shown == {*MATCHERS, *NESTS}
+
+
+MATCHER_ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| `(\{.+\})` \|$", POLICY, re.MULTILINE)
+
+
+@pytest.mark.parametrize("matcher", MATCHER_ROWS)
+def test_a_matcher_of_the_docs_compiles(matcher: str) -> None:
+    name = "context.time" if "between" in matcher else "resource.x" if "has" not in matcher else "subject.roles"
+    text = f"""
+policy: p
+owner: o
+inputs: {{resource.x: {{from: application}}, subject.limit: {{from: token}}}}
+rules: [{{rule: r, permit: a, when: {{{name}: {matcher}}}}}]
+"""
+    compile_policy(parse_policy(text, "docs/policy.md"))
+
+
+def test_the_built_in_inputs_of_the_docs_are_those_there_are() -> None:
+    table = POLICY.split("These are always there")[1].split("Everything else")[0]
+    shown = {
+        name for row in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)
+    }
+    assert shown == set(BUILT_IN)
+
+
+def test_every_key_of_the_settings_is_in_the_docs() -> None:
+    bogus: dict[str, Any] = {"bogus": 1}
+    handlers = {"handler": bogus, "public": {"public": bogus}}
+    remote = {**bogus, "breaker": bogus, "credential": bogus}
+    actions = {mode: {**bogus, "mode": mode} for mode in ("degrade", "cached")}
+    tables = dict.fromkeys(("app", "policy", "decision_log"), bogus)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_mapping(
+            {
+                **bogus,
+                **tables,
+                "remote": remote,
+                "issuers": [bogus],
+                "handlers": handlers,
+                "fallback": {**bogus, "actions": actions},
+            }
+        )
+    accepted = [re.search(r"accepted here: (.*)", problem.what) for problem in caught.value.problems]
+    keys = {key for match in accepted if match for key in match[1].split(", ")}
+    assert len(keys) > 45
+    assert {key for key in keys if not re.search(rf"`{key}`|^## {key}$|{key} =", SETTINGS, re.MULTILINE)} == set()
+
+
+def test_the_settings_of_the_docs_can_be_read() -> None:
+    tables = [tomllib.loads(block.text) for block in BLOCKS if block.document == "settings.md"]
+    whole = next(table for table in tables if "app" in table)
+    parts = [table for table in tables if table is not whole]
+    assert parts
+    for part in parts:
+        assert Settings.from_mapping({**whole, **part}).handlers
+
+
+def test_every_reason_is_in_the_docs_with_its_status() -> None:
+    shown = dict(re.findall(r"^\| `([a-z.]+)` \| (\d*) ?\| ", RECORDS.split("## Reasons")[1], re.MULTILINE))
+    permits = {Reason.PERMITTED, Reason.PUBLIC, Reason.DEGRADED, Reason.CACHED}
+    expected = {
+        reason.value: ""
+        if reason in permits
+        else str(answer_for(Decision(permit=False, reason=reason), "id", retry_after=1.0).status)
+        for reason in Reason
+    }
+    assert shown == expected
+
+
+def test_every_member_of_a_record_is_in_the_docs() -> None:
+    members = [*Event.__struct_fields__, *(f"authz.{name}" for name in Explanation.__struct_fields__)]
+    members.remove("authz")
+    assert [name for name in members if f"`{name}`" not in RECORDS] == []
+
+
+def test_the_record_of_the_readme_fits_the_schema() -> None:
+    (record,) = [block for block in BLOCKS if block.origin == "record"]
+    jsonschema.Draft202012Validator(json_schema()).validate(json.loads(record.text))
+
+
+def test_the_refusal_of_the_readme_is_what_a_client_gets() -> None:
+    (block,) = [block for block in BLOCKS if block.origin and block.origin.startswith("refusal: ")]
+    head, body = block.text.strip().split("\n\n")
+    decision = Decision(permit=False, reason=Reason(block.origin.removeprefix("refusal: ")))  # type: ignore[union-attr]
+    answer = answer_for(decision, json.loads(body)["decision_id"], retry_after=1.0)
+    assert head.splitlines() == [f"HTTP/1.1 {answer.status}", *(f"{name}: {value}" for name, value in answer.headers)]
+    assert body == answer.body.decode()
+
+
+def test_the_readme_begins_with_the_two_commands_and_make_knows_all_it_names() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"make ([a-z-]+)", README)
+    assert named[:2] == ["demo", "test"]
+    assert set(named) <= set(targets)
+
+
+def test_every_capability_in_the_readme_has_a_test_that_says_it_proves_it() -> None:
+    claimed = set(re.findall(r"^\| (C\d+) \|", README, re.MULTILINE))
+    marks = (
+        mark
+        for path in (ROOT / "tests").rglob("*.py")
+        for mark in re.findall(r"capability\(([^)]*)\)", path.read_text())
+    )
+    proven = {name for mark in marks for name in re.findall(r'"(C\d+)"', mark)}
+    assert len(claimed) > 20
+    assert claimed - proven == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
