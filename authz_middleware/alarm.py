@@ -26,7 +26,7 @@ class Alarm:
 
     def ring(self, *arguments: object, kind: str = "") -> None:
         """Log the message, or count it where one of its kind was logged less than a minute ago. Whatever a client can
-        choose among the arguments is shown by `repr` (`%r`), so that it cannot forge a line; a kind is never its choice.
+        choose among the arguments is shown by `repr` (`%r`), so that it cannot forge a line; a kind is never its own.
         """
         now = self._monotonic()
         with self._lock:

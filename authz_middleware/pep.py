@@ -8,6 +8,7 @@ the sync and the async methods drive it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,14 +22,13 @@ from authz_middleware.authorization import UNDECIDED, Authorization
 from authz_middleware.current import authz
 from authz_middleware.decision import Decision, Reason
 from authz_middleware.engine import CANCELLED, ERROR, Attempt, Engine, versioned
-from authz_middleware.errors import AuthzError, Problem, SettingsError
+from authz_middleware.errors import AuthzError
 from authz_middleware.facts import RequestFacts
 from authz_middleware.flow import Ask, Await, Effect, Flow, Load, arun, run
 from authz_middleware.identity.authenticator import Authenticator
 from authz_middleware.identity.principal import Principal
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.permission import Permission, Requirement
-from authz_middleware.policy.snapshot import Snapshot
 from authz_middleware.policy.store import SnapshotStore
 from authz_middleware.policy.watch import PolicyWatcher
 from authz_middleware.question import Question
@@ -37,7 +37,7 @@ from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
 from authz_middleware.resource import Resource
 from authz_middleware.settings import Settings
-from authz_middleware.settings.model import covers
+from authz_middleware.startup import policy_problems
 
 Outcome = tuple[Decision, Answer | None]
 Render = Callable[[Decision, Answer], Answer]
@@ -68,7 +68,7 @@ class EnforcementPoint:
         self.clock = clock
         self.observes = settings.app.mode == "observe"
         self.engine = Engine(settings)
-        self.policy = SnapshotStore(settings.policy.source)
+        self.policy = SnapshotStore(settings.policy.source, check=functools.partial(policy_problems, settings))
         self.recorder = Recorder(settings.decision_log, settings.app)
         self._watch = PolicyWatcher(self.policy, settings.policy.refresh) if settings.policy.refresh else None
         self._authenticator = Authenticator(settings.issuers, clock=clock)
@@ -85,19 +85,10 @@ class EnforcementPoint:
     def start(self) -> None:
         """Load the policy and the token keys, and start what keeps them fresh.
 
-        Raises PolicyError or SettingsError where the application must not start. Keys that cannot be had yet do
+        Raises PolicyError where the application must not start. Keys that cannot be had yet do
         not stop it: until they can, every token is answered with 503.
         """
         self.policy.reload()
-        if self.policy.current is not None:
-            problems = [
-                problem
-                for action in sorted(self.policy.current.sensitive_actions | set(self.settings.app.sensitive))
-                for problem in self._sensitive_problems(action, "policy")
-            ]
-            problems += _unknown_rule_sets(self.settings, self.policy.current)
-            if problems:
-                raise SettingsError(problems)
         self._authenticator.start()
         if self._watch is not None:
             self._watch.start()
@@ -124,15 +115,6 @@ class EnforcementPoint:
         if self._point is not None:
             await self._point.aclose()
         await asyncio.to_thread(self.close)
-
-    def problems_of(self, endpoint: str, requirement: Requirement) -> list[Problem]:
-        """What is wrong with the annotations of an endpoint under these settings; for the checks at start-up."""
-        return [
-            problem
-            for permission in requirement.permissions
-            if permission.sensitive or any(covers(p, permission.action) for p in self.settings.app.sensitive)
-            for problem in self._sensitive_problems(permission.action, endpoint)
-        ]
 
     def enforce(self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement) -> Authorization:
         """Decide on a request before its handler runs. Never raises: an error is a refusal.
@@ -289,37 +271,9 @@ class EnforcementPoint:
             return answer
         return own if isinstance(own, Answer) and own.status >= 400 else answer
 
-    def _sensitive_problems(self, action: str, where: str) -> list[Problem]:
-        problems = []
-        if self.settings.remote is None:
-            problems.append(
-                Problem(where, f"{action!r} is sensitive, but no decision point is configured: add [remote]")
-            )
-        if self.settings.fallback.choice_for(action) is None:
-            problems.append(
-                Problem(
-                    where,
-                    f"{action!r} is sensitive, but nothing says what happens when the decision point does not answer: "
-                    f'set fallback.default = "deny" or [fallback.actions."{action}"] with mode deny, degrade or cached',
-                )
-            )
-        return problems
-
 
 def describe(error: BaseException) -> str:
     """An exception for a log line: its type and where it was raised. Not its text, which may hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__qualname__}{place}"
-
-
-def _unknown_rule_sets(settings: Settings, snapshot: Snapshot) -> list[Problem]:
-    known = ", ".join(sorted(snapshot.rule_sets)) or "none"
-    return [
-        Problem(
-            f'fallback.actions."{action}".rules',
-            f"the policy has no degrade rule set {choice.rules!r}; it has: {known}",
-        )
-        for action, choice in settings.fallback.actions.items()
-        if choice.rules is not None and choice.rules not in snapshot.rule_sets
-    ]

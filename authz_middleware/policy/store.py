@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from authz_middleware.errors import PolicyError, Problem
@@ -19,9 +20,13 @@ from authz_middleware.policy.snapshot import Snapshot
 class SnapshotStore:
     """The snapshot in force. Readers take `current` once a request and keep it; they need no lock."""
 
-    def __init__(self, source: Path | None = None) -> None:
-        """`source` is the policy file that `reload` reads; nothing is read before `reload` is called."""
+    def __init__(
+        self, source: Path | None = None, *, check: Callable[[Snapshot], Iterable[Problem]] | None = None
+    ) -> None:
+        """`source` is the policy file that `reload` reads; nothing is read before `reload` is called. `check` names
+        what stands against a snapshot in this application."""
         self.source = source
+        self._check = check
         self._current: Snapshot | None = None
         self._digest: bytes | None = None
         self.renew_after_fork()
@@ -43,8 +48,8 @@ class SnapshotStore:
     def reload(self) -> bool:
         """Read the source again; True when a new snapshot came into force, False when the content is the same.
 
-        Raises PolicyError when the file cannot be read, or when what it says has a problem or fails its own tests. Then
-        nothing has changed.
+        Raises PolicyError when the file cannot be read, when what it says has a problem or fails its own tests, or when
+        `check` has something against it. Then nothing has changed.
         """
         if self.source is None:
             raise PolicyError([Problem("policy", "has no file to be read from")])
@@ -55,7 +60,11 @@ class SnapshotStore:
                 return False
             name = self.source.name
             policy = parse_policy(decode_policy(data, name), name)
-            self.activate(build_snapshot(policy))
+            snapshot = build_snapshot(policy)
+            problems = tuple(self._check(snapshot)) if self._check else ()
+            if problems:
+                raise PolicyError(problems)
+            self.activate(snapshot)
             self._digest = digest
             rules = [*policy.rules]
             del policy

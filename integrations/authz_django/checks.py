@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Info, Warning  # noqa: A004 - Django's names for them
@@ -16,9 +15,10 @@ from authz_django.configuration import read_render, read_settings
 from authz_django.endpoint import Target, methods_of
 from authz_django.urlconf import Leaf, leaves
 from authz_middleware.errors import AuthzError, PolicyError, Problem, SettingsError
-from authz_middleware.pep import EnforcementPoint
-from authz_middleware.permission import Permission, Requirement
-from authz_middleware.settings import DecisionLogSettings, Settings
+from authz_middleware.permission import Requirement
+from authz_middleware.policy.store import SnapshotStore
+from authz_middleware.settings import Settings
+from authz_middleware.startup import policy_problems, requirement_problems
 
 Apps = Sequence[AppConfig] | None
 
@@ -45,18 +45,16 @@ def check_settings(app_configs: Apps, **_: Any) -> list[CheckMessage]:
     """`AUTHZ`, `AUTHZ_RENDER` (authz.E001) and the policy (authz.E002)."""
     del app_configs
     try:
-        pep = _unstarted(read_settings())
+        settings = read_settings()
         read_render()
     except SettingsError as error:
         return _errors(error.problems, "authz.E001", "The server does not start before AUTHZ can be used.")
+    store = SnapshotStore(settings.policy.source)
     try:
-        pep.policy.reload()
+        store.reload()
     except PolicyError as error:
         return _errors(error.problems, "authz.E002", "The server does not start with this policy.")
-    snapshot = pep.policy.current
-    sensitive = () if snapshot is None else sorted(snapshot.sensitive_actions | set(pep.settings.app.sensitive))
-    asked = Requirement(tuple(Permission(action=action, sensitive=True) for action in sensitive))
-    return _errors(pep.problems_of("policy", asked), "authz.E004", None)
+    return _errors(policy_problems(settings, store.current) if store.current else (), "authz.E004", None)
 
 
 def check_middleware(app_configs: Apps, **_: Any) -> list[CheckMessage]:
@@ -84,13 +82,13 @@ def check_urlconf(app_configs: Apps, **_: Any) -> list[CheckMessage]:
     the views that nobody can reach because they ask for nothing (authz.I001)."""
     del app_configs
     try:
-        pep = _unstarted(read_settings())
+        settings = read_settings()
     except AuthzError:
         return []  # authz.E001 tells
     found = list(leaves())
-    messages = _errors(_unhonoured(found, pep), "authz.E004", None)
+    messages = _errors(_unhonoured(found, settings), "authz.E004", None)
     messages += _errors(_uncarried(found), "authz.E005", None)
-    closed = dict.fromkeys(name for name in _closed(found, pep.settings))
+    closed = dict.fromkeys(name for name in _closed(found, settings))
     if closed:
         listed = "".join(f"\n\t{name}" for name in closed)
         hint = "Annotate with @requires or @public, wrap with protect(), or name them under [handlers] in AUTHZ."
@@ -98,18 +96,18 @@ def check_urlconf(app_configs: Apps, **_: Any) -> list[CheckMessage]:
     return messages
 
 
-def problems_of_urlconf(pep: EnforcementPoint) -> list[Problem]:
+def problems_of_urlconf(settings: Settings) -> list[Problem]:
     """What makes a URLconf unusable under these settings."""
     found = list(leaves())
-    return [*_unhonoured(found, pep), *_uncarried(found)]
+    return [*_unhonoured(found, settings), *_uncarried(found)]
 
 
-def _unhonoured(found: Iterable[Leaf], pep: EnforcementPoint) -> list[Problem]:
+def _unhonoured(found: Iterable[Leaf], settings: Settings) -> list[Problem]:
     return [
         problem
         for leaf in found
-        for _, target, requirement in _asked(leaf, pep.settings)
-        for problem in pep.problems_of(target.name, requirement)
+        for _, target, requirement in _asked(leaf, settings)
+        for problem in requirement_problems(settings, target.name, requirement)
     ]
 
 
@@ -134,12 +132,6 @@ def _asked(leaf: Leaf, settings: Settings) -> Iterable[tuple[str, Target, Requir
 
 def _errors(problems: Iterable[Problem], code: str, hint: str | None) -> list[CheckMessage]:
     return [Error(str(problem), hint=hint, id=code) for problem in dict.fromkeys(problems)]
-
-
-def _unstarted(settings: Settings) -> EnforcementPoint:
-    """An enforcement point to ask what it thinks of things. A check must not create the decision log: it may well
-    run as another user than the server."""
-    return EnforcementPoint(msgspec.structs.replace(settings, decision_log=DecisionLogSettings(sink="stderr")))
 
 
 def _is_ours(name: str) -> bool:

@@ -36,6 +36,14 @@ def current() -> Enforcement:
     return _current or _begin()
 
 
+def prepare_async() -> None:
+    """Get ready to ask the decision point from an event loop. Raises ImproperlyConfigured when something is missing."""
+    try:
+        current().pep.prepare_async()
+    except AuthzError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
 def _begin() -> Enforcement:
     global _current  # noqa: PLW0603 - one a process is what this module is for
     with _lock:

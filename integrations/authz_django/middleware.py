@@ -43,7 +43,7 @@ class AuthzMiddleware:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        problems = problems_of_urlconf(enforcement.current().pep)
+        problems = problems_of_urlconf(enforcement.current().pep.settings)
         if problems:
             raise ImproperlyConfigured("\n".join(str(problem) for problem in dict.fromkeys(problems)))
         self._is_async = iscoroutinefunction(get_response)
@@ -52,6 +52,7 @@ class AuthzMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
             self.process_view = self._aprocess_view
+            enforcement.prepare_async()
 
     def __call__(self, request: HttpRequest) -> Response | Awaitable[Response]:
         """Serve one request; in an async stack, the awaitable that does."""

@@ -60,6 +60,7 @@ class Gate:
         if ledger.routed:
             return self._guard.app.make_default_options_response()
         enclosing = _enclosing()
+        ledger.authorization = None  # should this fail, an earlier permit of the request must not cover it
         authorization = ledger.authorization = g.authz = self._decide(visit)
         try:
             if authorization.refusal is not None:

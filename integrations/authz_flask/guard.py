@@ -11,6 +11,7 @@ from authz_flask.gate import Dispatch, Gate
 from authz_flask.line import OuterLine
 from authz_middleware.errors import SettingsError
 from authz_middleware.pep import EnforcementPoint
+from authz_middleware.startup import requirement_problems
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -41,7 +42,7 @@ class Guard:
         for rule in self.app.url_map.iter_rules():
             for method in sorted(rule.methods or ("GET",)):
                 endpoint = self.endpoints.find(rule.endpoint, method)
-                problems += self.pep.problems_of(endpoint.name, endpoint.requirement)
+                problems += requirement_problems(self.pep.settings, endpoint.name, endpoint.requirement)
         if problems:
             raise SettingsError(dict.fromkeys(problems))
         self._is_checked = True

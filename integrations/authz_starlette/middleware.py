@@ -16,6 +16,7 @@ from authz_middleware.errors import AccessDenied, AuthzError, SettingsError
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.pep import EnforcementPoint, Render, describe
 from authz_middleware.settings import Settings, SettingsSource
+from authz_middleware.startup import requirement_problems
 from authz_starlette import default, gate
 from authz_starlette.endpoint import Layers, application_layers, endpoint_of, leaves
 from authz_starlette.outer_line import OuterLine
@@ -133,15 +134,19 @@ class AuthzMiddleware:
     async def _start(self, scope: Scope) -> EnforcementPoint:
         async with self._starting:
             if self.pep is None:
-                pep = EnforcementPoint(Settings.of(self._settings), loaders=self._loaders, render=self._render)
-                try:
-                    await asyncio.to_thread(pep.start)
-                    _check(scope.get("app", self.app), pep)
-                except BaseException:
-                    await pep.aclose()
-                    raise
-                self.pep = pep
+                self.pep = await asyncio.to_thread(self._open, scope.get("app", self.app))
             return self.pep
+
+    def _open(self, app: object) -> EnforcementPoint:
+        pep = EnforcementPoint(Settings.of(self._settings), loaders=self._loaders, render=self._render)
+        try:
+            pep.start()
+            pep.prepare_async()
+            _check(app, pep)
+        except BaseException:
+            pep.close()
+            raise
+        return pep
 
 
 def _check(app: object, pep: EnforcementPoint) -> None:
@@ -152,6 +157,6 @@ def _check(app: object, pep: EnforcementPoint) -> None:
     for route, layers in leaves(app.routes, application_layers(app)):
         for method in getattr(route, "methods", None) or ("GET",):
             endpoint = endpoint_of(route, method, layers, pep.settings)
-            problems += pep.problems_of(endpoint.name, endpoint.requirement)
+            problems += requirement_problems(pep.settings, endpoint.name, endpoint.requirement)
     if problems:
         raise SettingsError(dict.fromkeys(problems))

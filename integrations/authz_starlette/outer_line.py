@@ -21,13 +21,12 @@ _DEGRADED: Final = (DEGRADED_HEADER[0].encode(), DEGRADED_HEADER[1].encode())
 class OuterLine:
     """Stands between the application and the server for one request. `taken` holds its authorizations."""
 
-    __slots__ = ("_answered", "_ended", "_path", "_pep", "_scope", "_send", "_started", "taken")
+    __slots__ = ("_answered", "_ended", "_pep", "_scope", "_send", "_started", "taken")
 
     def __init__(self, pep: EnforcementPoint, scope: Scope, send: Send) -> None:
         self.taken: list[Authorization] = []
         self._pep = pep
         self._scope = scope
-        self._path = scope.get("path", "")  # the router changes it in place
         self._send = send
         self._started = False
         self._ended = False
@@ -114,10 +113,10 @@ class OuterLine:
             status=message.get("status", 101),
             headers=((n.decode("latin-1"), v.decode("latin-1")) for n, v in message.get("headers", ())),
             method=self._scope.get("method", "GET"),
-            path=self._path,
+            path=self._scope["path"],
             origin=header_of(self._scope, b"origin"),
             requested_method=header_of(self._scope, b"access-control-request-method"),
         )
 
     def _facts(self) -> RequestFacts:
-        return facts_of(self._scope, self._path, "")
+        return facts_of(self._scope, self._scope["path"], "")

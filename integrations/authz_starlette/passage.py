@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import msgspec
@@ -11,15 +10,13 @@ from starlette.types import Receive, Scope, Send
 
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
-from authz_middleware.pep import EnforcementPoint, describe
+from authz_middleware.pep import EnforcementPoint
 from authz_starlette.endpoint import Layers, application_layers, branch_of, endpoint_of
 from authz_starlette.facts import credentials_of, facts_of
 from authz_starlette.gate import KEY, Handle
 from authz_starlette.handlers import target_of, wrapped_applications
 from authz_starlette.included import context_of, layers_of
 from authz_starlette.refusal import refuse_method, send_answer
-
-logger = logging.getLogger("authz")
 
 
 class RequestPassage(msgspec.Struct):
@@ -73,7 +70,8 @@ class RequestPassage(msgspec.Struct):
             credentials, traceparent = credentials_of(scope)
             facts = facts_of(scope, endpoint.route, endpoint.name, traceparent)
         except Exception as error:  # noqa: BLE001 - what cannot be read has not been permitted
-            authorization = self._refuse_unreadable(route, scope, error)
+            facts = facts_of({**scope, "path_params": None}, "", type(route).__qualname__)
+            authorization = self.pep.refuse_failed(facts, error)
         else:
             authorization = await self.pep.aenforce(facts, credentials, endpoint.requirement)
         self.taken.append(authorization)
@@ -92,12 +90,6 @@ class RequestPassage(msgspec.Struct):
     def _earlier_refusal(self) -> Authorization | None:
         """The refusal of this request, which no other handler can make up for: an error handler may try one."""
         return next((taken for taken in self.taken if taken.refusal is not None), None) if self.taken else None
-
-    def _refuse_unreadable(self, route: BaseRoute, scope: Scope, error: Exception) -> Authorization:
-        name = type(route).__qualname__
-        # Its text may hold what the route was given.
-        logger.error("reading a route of class %s failed and refused: %s", name, describe(error))
-        return self.pep.refuse_undecided(facts_of({**scope, "path_params": None}, "", name))
 
 
 def _layers_inside(route: BaseRoute, layers: Layers) -> Layers:

@@ -12,12 +12,13 @@ import pytest
 
 from authz_middleware import Answer, Decision, Reason, ResourceLoaders, Settings, authz, requires
 from authz_middleware.authorization import Authorization
-from authz_middleware.errors import AccessDenied, AnnotationError, NoRequestError, PolicyError, SettingsError
+from authz_middleware.errors import AccessDenied, AnnotationError, NoRequestError, PolicyError
 from authz_middleware.facts import RequestFacts
 from authz_middleware.loaders import LoaderError
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of, public
 from authz_middleware.resource import Resource
+from authz_middleware.startup import requirement_problems
 from tests.support.tokens import bearer
 from tests.support.treasury import INVOICES, loaders, records, settings, token
 
@@ -127,7 +128,7 @@ def test_an_application_does_not_start_without_a_policy(tmp_path: Path) -> None:
 def test_a_sensitive_action_without_a_chosen_fallback_does_not_start(tmp_path: Path, change: Any, said: str) -> None:
     chosen = settings(tmp_path)
     change(chosen)
-    with pytest.raises(SettingsError, match=said.replace("[", r"\[")):
+    with pytest.raises(PolicyError, match=said.replace("[", r"\[")):
         Point(tmp_path, chosen)
 
 
@@ -136,10 +137,23 @@ def test_a_sensitive_annotation_without_a_chosen_fallback_is_a_problem_of_its_en
     chosen = settings(tmp_path)
     del chosen["fallback"]["default"]
     chosen["fallback"]["actions"]["invoice:approve"] = {"mode": "deny"}
-    point = Point(tmp_path, chosen)
-    (problem,) = point.pep.problems_of("app:pay", asked("invoice:pay", sensitive=True))
+    read = Settings.from_mapping(chosen)
+    (problem,) = requirement_problems(read, "app:pay", asked("invoice:pay", sensitive=True))
     assert problem.where == "app:pay"
-    assert point.pep.problems_of("app:read", READ) == []
+    assert requirement_problems(read, "app:read", READ) == []
+
+
+@pytest.mark.capability("C33")
+def test_a_new_policy_with_a_sensitive_action_and_no_fallback_for_it_does_not_come_into_force(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    del chosen["fallback"]["default"]
+    chosen["fallback"]["actions"]["invoice:approve"] = {"mode": "deny"}
+    point = Point(tmp_path, chosen)
+    source = point.pep.settings.policy.source
+    source.write_text(source.read_text().replace("permit: invoice:list", "permit: invoice:list\n    sensitive: true"))
+    with pytest.raises(PolicyError, match="'invoice:list' is sensitive, but nothing says"):
+        point.pep.policy.reload()
+    assert point.enforce(LIST).decision.permit
     point.pep.close()
 
 

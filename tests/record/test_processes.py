@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import gc
 import os
 import subprocess
 import sys
@@ -91,6 +92,23 @@ def test_a_child_forked_while_the_log_is_busy_does_not_hang(tmp_path: Path) -> N
         os._exit(0)
     log._lock.release()
     assert os.waitpid(child, 0)[1] == 0
+    log.close()
+    assert len(read_records(path)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_forgets_its_recorder_writes_nothing_of_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = Recorder(log_settings(f"file:{path}", "blocking"), app())
+    log._writer.idle = False  # so that no thread is started, and the record stays where it is
+    log.submit(question(), FACTS, PERMIT)
+    child = os.fork()
+    if child == 0:
+        del log
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.read_bytes() == b""
     log.close()
     assert len(read_records(path)) == 1
 

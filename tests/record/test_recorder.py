@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import logging
@@ -162,6 +163,21 @@ def test_a_recorder_that_was_never_used_closes_its_sink() -> None:
     sink = Memory()
     recorder(sink).close()
     assert sink.closed
+
+
+def test_a_recorder_that_is_forgotten_writes_what_waits_and_ends_its_thread() -> None:
+    used, unused = Memory(), Memory()
+    log, other = recorder(used), recorder(unused)
+    submit(log, 3)
+    thread = log._writer._thread
+    assert thread is not None
+    del log, other
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(used.records) == 3
+    assert used.closed
+    assert unused.closed
 
 
 def test_a_log_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import django
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
 from django.test.utils import override_settings
@@ -78,8 +79,8 @@ class _Welcome:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
-        if asyncio.iscoroutinefunction(get_response):
-            self._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
         return self._get_response(request)
