@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from authz_middleware.cli.output import fail, out, tell
-from authz_middleware.errors import SettingsError
+from authz_middleware.errors import PolicyError, SettingsError
+from authz_middleware.policy.store import SnapshotStore
 from authz_middleware.settings import Settings
+from authz_middleware.startup import policy_problems
 
 app = typer.Typer(help="Settings.", no_args_is_help=True)
 
@@ -18,14 +21,19 @@ app = typer.Typer(help="Settings.", no_args_is_help=True)
 def check(
     file: Annotated[Path, typer.Argument(help="authz.toml, or pyproject.toml with [tool.authz].", show_default=False)],
 ) -> None:
-    """Check a settings file, and show what it says. Nothing is opened, fetched or written."""
+    """Check a settings file and the policy it names, and show what they say. Nothing is fetched or written."""
     try:
         settings = Settings.from_toml(file)
     except SettingsError as error:
         fail(error)
+    store = SnapshotStore(settings.policy.source, check=functools.partial(policy_problems, settings))
+    try:
+        store.reload()
+    except PolicyError as error:
+        fail(error)
     tell(str(file), "bold green", "these settings can be used")
     for label, value in _rows(settings):
-        out.print(f"  {label:<14}{value}", markup=False)
+        out.print(f"  {label:<16}{value}", markup=False)
 
 
 def _rows(settings: Settings) -> list[tuple[str, str]]:

@@ -41,17 +41,17 @@ class _Known(msgspec.Struct, frozen=True):
     layers: Layers
     endpoint: Endpoint
 
-    def holds(self, route: BaseRoute, method: str, context: object, settings: Settings, layers: Layers) -> bool:
+    def holds(self, route: BaseRoute, method: str, layers: Layers, settings: Settings, context: object) -> bool:
         """Whether all that is still the same."""
         held = route.__dict__
         return (
-            held.get("endpoint") is self.named
-            and held.get("app") is self.app
+            self.route is route  # a copied route carries the memory of its original
+            and self.named is held.get("endpoint")
+            and self.app is held.get("app")
             and (self.layers is layers or _same(self.layers, layers))
             and self.settings is settings
             and self.context is context
-            and self.route is route  # a copied route carries the memory of its original
-            and (type(self.named) is FunctionType or member_of(target_of(route), method) is self.member)
+            and (type(self.named) is FunctionType or self.member is member_of(target_of(route), method))
         )
 
 
@@ -61,11 +61,9 @@ def branch_of(route: BaseRoute) -> Layers | None:
     A mount is a branch only when what it mounts is itself a router, whose routes are gated in their turn. Any other
     mounted application (static files, WSGI, another framework, middleware around a router) is one leaf.
     """
-    included = included_router(route)
-    if included is not None:
-        return (route, included)
     if not isinstance(route, (Mount, Host)):
-        return None
+        included = included_router(route)
+        return None if included is None else (route, included)
     app: object = route.app
     base = getattr(route, "_base_app", app)  # Mount(middleware=…) wraps it
     if app is not base and all(inner is not base for inner in wrapped_applications(app)):
@@ -83,12 +81,13 @@ def endpoint_of(route: BaseRoute, method: str, layers: Layers, settings: Setting
 
     Remembered on the route, for as long as it leads to the same objects under the same layers.
     """
-    memory: dict[str, _Known] = route.__dict__.setdefault(_MEMORY, {})
+    memory: dict[str, _Known] = route.__dict__.get(_MEMORY) or {}
     known = memory.get(method)
-    if known is not None and known.holds(route, method, context, settings, layers):
+    if known is not None and known.holds(route, method, layers, settings, context):
         return known.endpoint
     endpoint = _find(route, method, context, settings, layers)
     if known is not None or len(memory) < _MAX_REMEMBERED:
+        route.__dict__[_MEMORY] = memory
         held, member = route.__dict__, member_of(target_of(route), method)
         memory[method] = _Known(
             route, held.get("endpoint"), held.get("app"), member, context, settings, layers, endpoint

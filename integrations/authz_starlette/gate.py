@@ -46,8 +46,10 @@ def install() -> None:
 def mend() -> None:
     """Put back a gate that somebody has taken off: instrumentation that is switched off restores the method it
     found, and that may be one from before there was a gate. Cheap enough for every request."""
-    if [cls.handle for cls in _gates] != list(_gates.values()):
-        install()
+    for cls, gate in _gates.items():
+        if cls.handle is not gate:
+            install()
+            return
 
 
 def _gate_subclasses_to_come() -> None:

@@ -170,6 +170,7 @@ def test_a_fault_takes_no_fallback(snapshot: Snapshot, kind: FailureKind, action
     assert not answered(later, RemoteFailure(kind)).permit
 
 
+@pytest.mark.promise("P5")
 @pytest.mark.capability("C32")
 @pytest.mark.parametrize(
     ("said", "seconds", "who", "permit"),
@@ -337,6 +338,7 @@ replies = st.one_of(
 )
 
 
+@pytest.mark.promise("P4")
 @given(st.lists(replies, max_size=8))
 def test_no_sequence_of_anything_but_true_ends_in_a_permit_where_deny_was_chosen(given_replies: list[Any]) -> None:
     policy = compile_policy(parse_policy(POLICY, "billing.yaml"))

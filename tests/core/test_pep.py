@@ -68,6 +68,7 @@ def test_a_changed_policy_decides_the_next_request_of_the_same_token(point: Poin
     assert refused.refusal.status == 403
 
 
+@pytest.mark.promise("P7")
 def test_a_request_keeps_the_policy_it_came_in_with(point: Point) -> None:
     request = point.enforce(LIST)
     source = point.pep.settings.policy.source
@@ -101,6 +102,7 @@ def test_a_request_that_goes_on_ends_with_its_token(tmp_path: Path) -> None:
     point.pep.close()
 
 
+@pytest.mark.promise("P7")
 def test_a_policy_that_cannot_be_used_changes_nothing(point: Point) -> None:
     source = point.pep.settings.policy.source
     source.write_text("policy: [")
@@ -175,6 +177,7 @@ def test_every_permission_of_an_endpoint_must_hold_and_each_leaves_a_record(poin
     assert point.reasons() == ["permitted", "permitted", "permitted", "rule.none"]
 
 
+@pytest.mark.promise("P3")
 @pytest.mark.parametrize("broken", ["authenticate", "evaluate", "settings"])
 def test_any_error_while_deciding_is_a_refusal_with_one_record(
     point: Point, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

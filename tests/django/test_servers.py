@@ -10,6 +10,8 @@ import pytest
 from tests.django_project.server import COMMANDS, Server, run_server, traceparent
 from tests.django_project.site import ACTIONS, token
 
+pytestmark = pytest.mark.promise("P1")
+
 FORBIDDEN = "run:secret"
 GRANTED = [action for action in ACTIONS if action != FORBIDDEN]
 METHODS = ["GET", "POST", "HEAD", "DELETE", "OPTIONS", "PROPFIND"]

@@ -183,6 +183,12 @@ def test_every_capability_in_the_readme_has_a_test_that_says_it_proves_it() -> N
     assert claimed - proven == set()
 
 
+def test_every_promise_has_a_test_that_holds_the_project_to_it() -> None:
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    held = {name for text in texts for name in re.findall(r'mark\.promise\("(P\d+)"\)', text)}
+    assert held == {f"P{number}" for number in range(1, 11)}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())

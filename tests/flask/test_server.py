@@ -11,6 +11,8 @@ import pytest
 from tests.flask.office import bearer, clerk
 from tests.flask.server import Gunicorn
 
+pytestmark = pytest.mark.promise("P1")
+
 WORDS = ("admin", "admin/panel", "invoices", "invoices/7", "desk/", "desk/top", "metrics", "inner/admin", "inner/desk/")
 
 SPELLINGS = (

@@ -186,6 +186,7 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in ("path", "input", "result", "bundles", "authz", "labels")}
 
 
+@pytest.mark.promise("P8")
 @pytest.mark.capability("C52")
 @pytest.mark.parametrize("case", CASE_PARAMS)
 def test_a_request_is_recorded_alike_in_every_framework(
@@ -196,6 +197,7 @@ def test_a_request_is_recorded_alike_in_every_framework(
     assert first_records.setdefault(case.name, made) == made
 
 
+@pytest.mark.promise("P6")
 @pytest.mark.parametrize("case", CASE_PARAMS)
 def test_a_request_is_answered_recorded_and_run_as_the_table_says(served: Served, case: Case) -> None:
     reply, made = send(served, case.request, case.claims)

@@ -187,20 +187,22 @@ def test_the_compiled_evaluator_agrees_with_the_naive_one(policy: Policy, questi
     assert decision.rule in naive.rules_that_could_name()
 
 
+@pytest.mark.promise("P2")
 @pytest.mark.capability("C27")
 @settings(max_examples=80, deadline=None)
 @given(policies(plain_matches), questions())
-def test_p2_an_input_that_goes_missing_never_brings_a_permit(policy: Policy, question: Question) -> None:
+def test_an_input_that_goes_missing_never_brings_a_permit(policy: Policy, question: Question) -> None:
     snapshot = compile_policy(policy)
     if not snapshot.evaluate(question).permit:
         for lesser in with_less(question):
             assert not snapshot.evaluate(lesser).permit
 
 
+@pytest.mark.promise("P2")
 @pytest.mark.capability("C27")
 @settings(max_examples=80, deadline=None)
 @given(policies(), questions())
-def test_p2_an_input_that_goes_stale_never_brings_a_permit(policy: Policy, question: Question) -> None:
+def test_an_input_that_goes_stale_never_brings_a_permit(policy: Policy, question: Question) -> None:
     """Whatever the rules ask about existence: an old look is not a look."""
     snapshot = compile_policy(policy)
     if not snapshot.evaluate(question).permit:
@@ -255,7 +257,7 @@ def test_every_input_that_is_blamed_is_lacking(policy: Policy, question: Questio
 @pytest.mark.capability("C52")
 @settings(max_examples=80, deadline=None)
 @given(policies(), questions())
-def test_p8_the_same_question_gives_the_same_decision(policy: Policy, question: Question) -> None:
+def test_the_same_question_gives_the_same_decision(policy: Policy, question: Question) -> None:
     one, other = compile_policy(policy), compile_policy(msgspec.structs.replace(policy))
     first = one.evaluate(question)
     assert first == one.evaluate(question) == other.evaluate(question)

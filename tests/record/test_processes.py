@@ -16,7 +16,7 @@ from authz_middleware.record.recorder import Recorder
 from authz_middleware.resource import Resource
 from tests.support.records import FACTS, PERMIT, app, log_settings, question, read_records
 
-pytestmark = pytest.mark.capability("C41", "C49")
+pytestmark = [pytest.mark.capability("C41", "C49"), pytest.mark.promise("P6")]
 
 WORKER = textwrap.dedent("""
     import sys

@@ -15,6 +15,8 @@ from authz_middleware.strict_json import MAX_BODY, MAX_DEPTH, StrictJSONError, p
 from tests.support.pdp import DENY, JSON, PERMIT, raw
 from tests.support.questions import json_objects, json_values
 
+pytestmark = pytest.mark.promise("P4")
+
 MALFORMED_BODIES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "body.not_json"),
     "white space": (b"  \n", "body.not_json"),

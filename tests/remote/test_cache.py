@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from authz_middleware.remote.cache import DecisionCache
 from authz_middleware.remote.failure import RemoteAnswer
 
-pytestmark = pytest.mark.capability("C32")
+pytestmark = [pytest.mark.capability("C32"), pytest.mark.promise("P5")]
 
 PERMIT, DENY = RemoteAnswer(True), RemoteAnswer(False)
 KEY = ("revision-1", "question")

@@ -47,10 +47,11 @@ def has_null(value: object) -> bool:
     return any(has_null(item) for item in value) if isinstance(value, list) else value is None
 
 
+@pytest.mark.promise("P8")
 @pytest.mark.capability("C8", "C29", "C52")
 @given(questions)
 def test_what_is_read_back_is_what_was_asked(asked: Question) -> None:
-    """Promise P8 across the wire: the same question, so the same decision."""
+    """The same question across the wire, so the same decision."""
     assert over_the_wire(asked) == asked
 
 

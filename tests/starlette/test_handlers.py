@@ -189,3 +189,10 @@ async def test_two_credentials_are_no_credential(guard: Guard) -> None:
 
     await app(scope, receive, send)
     assert (statuses[0], guard.ran) == (401, [])
+
+
+async def test_the_trace_of_a_request_is_in_its_record(guard: Guard) -> None:
+    app = guard.on(Starlette(routes=[Route("/x", guard.handler("x"))]))
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    await request(app, "/x", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    assert guard.records[0]["trace_id"] == trace

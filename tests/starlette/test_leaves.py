@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from authz_middleware import requires
 from authz_starlette import AuthzMiddleware
 from tests.starlette.guarded import Guard, closed, denied, opened, request, websocket
 
-pytestmark = pytest.mark.capability("C47")
+pytestmark = [pytest.mark.capability("C47"), pytest.mark.promise("P1")]
 
 
 class Office:
@@ -286,10 +287,24 @@ def static_files(folder: Path) -> StaticFiles:
     return StaticFiles(directory=folder)
 
 
+def wsgi_application(guard: Guard) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still what applications have
+        from starlette.middleware.wsgi import WSGIMiddleware
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        guard.ran.append("opaque")
+        start_response("200 OK", [("content-length", "2")])
+        return [b"ok"]
+
+    return WSGIMiddleware(application)
+
+
 OPAQUE: dict[str, Callable[[Guard, Path], Any]] = {
     "asgi application": lambda g, f: Opaque(g),
     "asgi function": lambda g, f: Opaque(g).__call__,
     "static files": lambda g, f: static_files(f),
+    "wsgi application": lambda g, f: wsgi_application(g),
     "middleware around a router": lambda g, f: Wrapping(Router([Route("/page.txt", g.handler("inner"))])),
     "middleware around an application": lambda g, f: Wrapping(
         Starlette(routes=[Route("/page.txt", g.handler("inner"))])

@@ -23,6 +23,8 @@ from authz_middleware import AccessDenied, Answer, Decision, authz, requires
 from authz_starlette import AuthzMiddleware
 from tests.starlette.guarded import Guard, closed, denied, opened, request, token, websocket
 
+pytestmark = pytest.mark.promise("P3")
+
 
 async def fine(request: Request, error: Exception) -> Response:
     """An error handler that makes everything look fine."""

@@ -25,6 +25,8 @@ from hypothesis import strategies as st
 
 from tests.starlette.guarded import ISSUER, token
 
+pytestmark = pytest.mark.promise("P1")
+
 ROOT = Path(__file__).parents[2]
 
 
