@@ -43,15 +43,17 @@ class Answer(msgspec.Struct, frozen=True):
         return _WEBSOCKET_CODES.get(self.status, 4403)
 
 
-def answer_for(decision: Decision, decision_id: str, *, retry_after: float) -> Answer:
-    """The refusal of this decision. `retry_after` is in seconds and only said where waiting can help."""
+def answer_for(decision: Decision, decision_id: str | None, *, retry_after: float) -> Answer:
+    """The refusal of this decision; without an id where nothing could be recorded. `retry_after` is in seconds and only
+    said where waiting can help."""
     status = _status_of(decision.reason)
-    problem = {
+    problem: dict[str, str | int] = {
         "type": f"urn:problem-type:authz:{_TYPES[status]}",
         "title": _TITLES[status],
         "status": status,
-        "decision_id": decision_id,
     }
+    if decision_id is not None:
+        problem["decision_id"] = decision_id
     headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
     challenge = _challenge(decision)
     if challenge is not None:

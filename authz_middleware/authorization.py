@@ -68,19 +68,27 @@ class Authorization:
         `resource` is `type/id`, a `Resource`, or an object with `__authz_resource__`; without it the route itself is
         meant. Raises AccessDenied when it is refused: that refusal is final for this response.
         """
+        if self._observes_nobody:
+            return self.decision
         return self._insist(self._pep.decide(self, self.question(action, resource)))
 
     async def acheck(self, action: str, resource: object = None) -> Decision:
         """`check` for an asynchronous handler."""
+        if self._observes_nobody:
+            return self.decision
         return self._insist(await self._pep.adecide(self, self.question(action, resource)))
 
     def permitted(self, action: str, resource: object = None) -> bool:
         """Whether one more permission holds, in a synchronous handler. The decision is recorded; a refusal has
         no other consequence. In observe mode the answer is always True."""
+        if self._observes_nobody:
+            return True
         return self._pep.decide(self, self.question(action, resource))[0].permit or self._pep.observes
 
     async def apermitted(self, action: str, resource: object = None) -> bool:
         """`permitted` for an asynchronous handler."""
+        if self._observes_nobody:
+            return True
         return (await self._pep.adecide(self, self.question(action, resource)))[0].permit or self._pep.observes
 
     def question(self, action: str, resource: object = None) -> Question:
@@ -111,6 +119,11 @@ class Authorization:
         if self._loaded is None:
             self._loaded = {}
         self._loaded[resource.type, resource.id] = resource
+
+    @property
+    def _observes_nobody(self) -> bool:
+        """Whether the handler only runs because nothing is refused here: nobody is known to ask further about."""
+        return self.principal is None and self._pep.observes and self.decision.reason is not Reason.PUBLIC
 
     def _resource(self, resource: object) -> Resource:
         if resource is None:

@@ -153,7 +153,12 @@ def action_of(submission: Submission) -> str | None:
 def shown_request(submission: Submission) -> dict[str, Any]:
     """The AuthZEN request as far as the facts show it, where nobody is known who could be its subject."""
     facts = submission.facts
-    context: dict[str, Any] = {"method": facts.method, "route": facts.route, "protocol": facts.protocol}
+    context: dict[str, Any] = {
+        "method": facts.method,
+        "route": facts.route,
+        "endpoint": facts.endpoint,
+        "protocol": facts.protocol,
+    }
     if facts.client is not None:
         context["client"] = facts.client
     context["tls"] = facts.tls

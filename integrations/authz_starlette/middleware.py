@@ -24,7 +24,7 @@ from authz_starlette.passage import RequestPassage
 from authz_starlette.refusal import send_answer
 
 _ENDS: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"})
-_NOT_STARTED: Final = answer_for(Decision(permit=False, reason=Reason.POLICY_UNAVAILABLE), "", retry_after=1.0)
+_NOT_STARTED: Final = answer_for(Decision(permit=False, reason=Reason.POLICY_UNAVAILABLE), None, retry_after=1.0)
 
 # Before any application runs: FastAPI keeps bound methods of the routes it has dispatched to.
 gate.install()

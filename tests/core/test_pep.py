@@ -273,7 +273,10 @@ def test_two_loaders_of_one_type_are_a_mistake() -> None:
 @pytest.mark.capability("C46")
 def test_observing_refuses_nothing_and_records_what_it_would_have_done(tmp_path: Path) -> None:
     point = Point(tmp_path, settings(tmp_path, mode="observe"), loaders=loaders(asynchronous=False))
-    assert point.pep.enforce(FACTS, [], READ).refusal is None
+    nobody = point.pep.enforce(FACTS, [], READ)
+    assert nobody.refusal is None
+    assert nobody.permitted("invoice:amend", resource="invoice/2")
+    assert not nobody.check("invoice:amend", resource="invoice/2").permit
     assert point.enforce(READ, scope="openid").refusal is None
     request = point.enforce(LIST)
     request.check("invoice:amend", resource="invoice/2")

@@ -106,6 +106,7 @@ def test_a_request_without_a_known_caller_shows_its_facts_and_no_subject() -> No
         "context": {
             "method": "GET",
             "route": "/invoices/{invoice_id}",
+            "endpoint": "billing.views:read",
             "protocol": "http",
             "client": "192.0.2.7",
             "tls": True,

@@ -56,7 +56,7 @@ MALFORMED_BODIES: dict[str, tuple[bytes, str]] = {
     "nan": (b'{"decision":true,"a":NaN}', "body.not_finite"),
     "infinity": (b'{"decision":true,"a":-Infinity}', "body.not_finite"),
     "a number too large": (b'{"decision":true,"a":1e999}', "body.not_finite"),
-    "digits without end": (b'{"decision":true,"a":' + b"9" * 5000 + b"}", "body.not_json"),
+    "digits without end": (b'{"decision":true,"a":' + b"9" * 5000 + b"}", "body.number_too_long"),
     "latin-1": (b'{"decision":true,"a":"\xe9"}', "body.not_utf8"),
     "overlong utf-8": (b'{"decision":true,"a":"\xc0\xaf"}', "body.not_utf8"),
     "utf-16": (PERMIT.decode().encode("utf-16"), "body.not_utf8"),
