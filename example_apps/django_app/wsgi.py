@@ -7,6 +7,6 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_apps.django_app.settings")
+os.environ["DJANGO_SETTINGS_MODULE"] = "example_apps.django_app.settings"
 
 application = get_wsgi_application()
