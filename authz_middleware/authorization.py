@@ -16,7 +16,7 @@ from authz_middleware.identity.principal import Principal
 from authz_middleware.loaders import described
 from authz_middleware.permission import ACTION_NAME, Permission
 from authz_middleware.question import Question
-from authz_middleware.resource import Resource, ResourceTemplate, is_clear_id
+from authz_middleware.resource import Resource, is_clear_id
 
 if TYPE_CHECKING:
     from authz_middleware.pep import EnforcementPoint
@@ -42,7 +42,7 @@ class Authorization:
     the application answers itself. In observe mode `refusal` stays None.
     """
 
-    __slots__ = ("_loaded", "_pep", "decided", "decision", "facts", "principal", "refusal", "snapshot")
+    __slots__ = ("_loaded", "_pep", "decided", "decision", "degraded", "facts", "principal", "refusal", "snapshot")
 
     def __init__(self, pep: EnforcementPoint, facts: RequestFacts, snapshot: Snapshot | None) -> None:
         self._pep = pep
@@ -52,15 +52,12 @@ class Authorization:
         self.principal: Principal | None = None
         self.decision = UNDECIDED
         self.decided = False
+        self.degraded = False
+        """Whether a permission of the request was decided by narrower rules while the decision point was away."""
         self.refusal: Answer | None = None
 
     def __repr__(self) -> str:
         return f"<Authorization {self.facts.endpoint} {self.decision.reason.value}>"
-
-    @property
-    def degraded(self) -> bool:
-        """Whether the request was let in by a narrower rule set while the decision point was away."""
-        return self.decision.degraded
 
     def check(self, action: str, resource: object = None) -> Decision:
         """Ask for one more permission, in a synchronous handler.
@@ -70,26 +67,26 @@ class Authorization:
         """
         if self._observes_nobody:
             return self.decision
-        return self._insist(self._pep.decide(self, self.question(action, resource)))
+        return self._insist(self._pep.decide(self, action, resource))
 
     async def acheck(self, action: str, resource: object = None) -> Decision:
         """`check` for an asynchronous handler."""
         if self._observes_nobody:
             return self.decision
-        return self._insist(await self._pep.adecide(self, self.question(action, resource)))
+        return self._insist(await self._pep.adecide(self, action, resource))
 
     def permitted(self, action: str, resource: object = None) -> bool:
         """Whether one more permission holds, in a synchronous handler. The decision is recorded; a refusal has
         no other consequence. In observe mode the answer is always True."""
         if self._observes_nobody:
             return True
-        return self._pep.decide(self, self.question(action, resource))[0].permit or self._pep.observes
+        return self._pep.decide(self, action, resource)[0].permit or self._pep.observes
 
     async def apermitted(self, action: str, resource: object = None) -> bool:
         """`permitted` for an asynchronous handler."""
         if self._observes_nobody:
             return True
-        return (await self._pep.adecide(self, self.question(action, resource)))[0].permit or self._pep.observes
+        return (await self._pep.adecide(self, action, resource))[0].permit or self._pep.observes
 
     def question(self, action: str, resource: object = None) -> Question:
         """The question that a check in a handler asks. Raises AnnotationError for an action or resource that
@@ -129,13 +126,17 @@ class Authorization:
         if resource is None:
             return Resource("route", self.facts.route or self.facts.endpoint)
         if isinstance(resource, str):
-            template = ResourceTemplate.parse(resource.replace("{", "{{").replace("}", "}}"))
-            resource = template.fill({}) or Resource(template.type, "")
+            type_, slash, id_ = resource.partition("/")
+            if not slash or not type_:
+                raise AnnotationError(f"resource {resource!r} must be a type, a slash and an id, such as 'invoice/17'")
+            resource = Resource(type_, id_)
         elif isinstance(resource, DescribesResource):
             resource = resource.__authz_resource__()
         if not isinstance(resource, Resource):
             raise AnnotationError(f"resource must be 'type/id', a Resource or describe one, not {type(resource)!r}")
-        return described(resource) if is_clear_id(resource.id) else Resource(resource.type, "")
+        if not is_clear_id(resource.type) or not is_clear_id(resource.id):
+            return Resource("unclear", "")
+        return described(resource)
 
     def _insist(self, outcome: tuple[Decision, Answer | None]) -> Decision:
         decision, answer = outcome

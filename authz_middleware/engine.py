@@ -51,6 +51,7 @@ class Engine:
         self._sensitive = settings.app.sensitive
         self._remote = settings.remote
         self._monotonic = monotonic
+        self._snapshot: Snapshot | None = None
         self.breaker = Breaker(settings.remote.breaker) if settings.remote else None
         self.cache = DecisionCache(settings.remote.cache_size) if settings.remote else None
 
@@ -68,6 +69,8 @@ class Engine:
     def _begin(self, question: Question, snapshot: Snapshot | None) -> Decision | Attempt:
         if snapshot is None:
             return POLICY_UNAVAILABLE
+        if snapshot is not self._snapshot:
+            self._take(snapshot)
         border = crossed(question)
         if border is not None:
             return versioned(Decision(permit=False, reason=border), snapshot)
@@ -75,6 +78,12 @@ class Engine:
         if not local.permit or not self._is_sensitive(question, local):
             return local
         return self._begin_remote(question, snapshot, local)
+
+    def _take(self, snapshot: Snapshot) -> None:
+        # By identity: content that comes back after a rollback does not bring back what was decided under it before.
+        if self.cache is not None:
+            self.cache.forget_all()
+        self._snapshot = snapshot
 
     def _is_sensitive(self, question: Question, local: Decision) -> bool:
         if local.sensitive or question.permission.sensitive:
@@ -100,8 +109,8 @@ class Engine:
             return ERROR
         moment = self._monotonic()
         if isinstance(reply, RemoteFailure):
-            if reply.kind is FailureKind.BUSY:
-                self.breaker.abandon(moment)  # it was we who had no connection to spare
+            if not reply.is_news:
+                self.breaker.abandon(moment)
             elif reply.is_outage:
                 self.breaker.fail(moment)
             else:

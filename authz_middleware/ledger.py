@@ -27,37 +27,45 @@ _PREFLIGHT_HEADERS: Final = ("access-control-", "vary", "allow", "server-timing"
 class Ledger:
     """What has been decided about one request so far.
 
-    `routed` says that the router itself answers (405, automatic OPTIONS): no handler can run any more.
+    `taken` holds every authorization of the request, in order: a handler may dispatch to others. `routed` says that
+    the router itself answers (405, automatic OPTIONS): no handler can run any more.
     """
 
-    __slots__ = ("_pep", "authorization", "routed")
+    __slots__ = ("_pep", "routed", "taken")
 
     def __init__(self, pep: EnforcementPoint) -> None:
         self._pep = pep
-        self.authorization: Authorization | None = None
+        self.taken: list[Authorization] = []
         self.routed = False
+
+    @property
+    def refusal(self) -> Answer | None:
+        """The first refusal of the request: a permit for something else does not undo it."""
+        for authorization in self.taken:
+            if authorization.refusal is not None:
+                return authorization.refusal
+        return None
 
     @property
     def degraded(self) -> bool:
         """Whether the response must say that it was permitted by a fallback's narrower rules."""
-        return self.authorization is not None and self.authorization.degraded
+        return any(authorization.degraded for authorization in self.taken)
 
     def replacement(self, outgoing: Outgoing, facts: Callable[[], RequestFacts]) -> Answer | None:
         """What must leave instead of this response, or None when it may leave as it is. Never raises.
 
         `facts` is called only where a decision has to be recorded that nobody made.
         """
-        authorization = self.authorization
-        if authorization is not None and authorization.decided:
-            refusal = authorization.refusal
+        if self.taken:
+            refusal = self.refusal
             return None if refusal is None or refusal.status == outgoing.status else refusal
         outgoing.headers = tuple(outgoing.headers)  # read more than once from here on
         if outgoing.is_the_routers_own(self.routed):
             return None
         if outgoing.is_preflight:
             return outgoing.bare_preflight()
-        self.authorization = self._pep.refuse_undecided(facts())
-        return self.authorization.refusal
+        self.taken.append(self._pep.refuse_undecided(facts()))
+        return self.refusal
 
 
 class Outgoing:

@@ -22,7 +22,7 @@ from authz_middleware.authorization import UNDECIDED, Authorization
 from authz_middleware.current import authz
 from authz_middleware.decision import Decision, Reason
 from authz_middleware.engine import CANCELLED, ERROR, Attempt, Engine, versioned
-from authz_middleware.errors import AuthzError
+from authz_middleware.errors import AnnotationError, AuthzError, NoRequestError
 from authz_middleware.facts import RequestFacts
 from authz_middleware.flow import Ask, Await, Effect, Flow, Load, arun, run
 from authz_middleware.identity.authenticator import Authenticator
@@ -32,6 +32,7 @@ from authz_middleware.permission import Permission, Requirement
 from authz_middleware.policy.store import SnapshotStore
 from authz_middleware.policy.watch import PolicyWatcher
 from authz_middleware.question import Question
+from authz_middleware.record.masking import MASK, is_secret_value
 from authz_middleware.record.recorder import Recorder
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
@@ -80,7 +81,7 @@ class EnforcementPoint:
             "that the authorization middleware guards"
         )
         self._unrendered = Alarm("render failed, and the refusal was answered in its plain form: %s")
-        self._errors = Alarm("deciding on %r failed and refused: %s")
+        self._errors = Alarm("deciding on %r failed and refused: %r")
 
     def start(self) -> None:
         """Load the policy and the token keys, and start what keeps them fresh.
@@ -129,17 +130,18 @@ class EnforcementPoint:
         """`enforce` for an event loop."""
         return await arun(self._enforcing(facts, credentials, requirement), self._aperform)
 
-    def decide(self, authorization: Authorization, question: Question) -> Outcome:
+    def decide(self, authorization: Authorization, action: str, resource: object) -> Outcome:
         """Decide one more question of a request and record it; the answer is None for a permit."""
-        return run(self._deciding(authorization, question), self._perform)
+        return run(self._checking(authorization, action, resource), self._perform)
 
-    async def adecide(self, authorization: Authorization, question: Question) -> Outcome:
+    async def adecide(self, authorization: Authorization, action: str, resource: object) -> Outcome:
         """`decide` for an event loop."""
-        return await arun(self._deciding(authorization, question), self._aperform)
+        return await arun(self._checking(authorization, action, resource), self._aperform)
 
     def refuse_undecided(self, facts: RequestFacts) -> Authorization:
         """Refuse a response that was about to leave without a decision for its request, and raise the alarm."""
-        self._undecided.ring(facts.endpoint or facts.route)
+        shown = facts.endpoint or facts.route
+        self._undecided.ring(MASK if is_secret_value(shown) else shown)
         return self._refuse(facts, UNDECIDED)
 
     def refuse_failed(self, facts: RequestFacts, error: Exception) -> Authorization:
@@ -172,6 +174,17 @@ class EnforcementPoint:
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
             return self.refuse_failed(facts, error)
         return authorization
+
+    def _checking(self, authorization: Authorization, action: str, resource: object) -> Flow[Outcome]:
+        """A question of the handler's own."""
+        try:
+            question = authorization.question(action, resource)
+        except (AnnotationError, NoRequestError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the application's object; nothing was permitted about it
+            failed = self._failed(error, authorization.facts)
+            return (yield from self._recording(authorization, None, failed, action))
+        return (yield from self._deciding(authorization, question))
 
     def _deciding(self, authorization: Authorization, question: Question) -> Flow[Outcome]:
         """One question: look up what it needs, decide, ask the decision point, record."""
@@ -251,6 +264,7 @@ class EnforcementPoint:
     def _conclude(self, authorization: Authorization, outcome: Outcome) -> None:
         authorization.decided = True
         authorization.decision, answer = outcome
+        authorization.degraded |= authorization.decision.degraded
         authorization.refusal = None if self.observes else answer
 
     def _failed(self, error: Exception, facts: RequestFacts) -> Decision:

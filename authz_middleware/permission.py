@@ -21,7 +21,7 @@ from authz_middleware.resource import ResourceTemplate
 T = TypeVar("T")
 
 ATTRIBUTE: Final = "__authz__"
-ACTION_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)*")
+ACTION_NAME: Final = re.compile(r"(?=.{1,256}\Z)[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)*")
 
 
 class Permission(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ the router resolved. An id that a person could not tell from another one is refu
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from string import Formatter
@@ -20,6 +21,12 @@ MAX_ID_LENGTH: Final = 1024
 
 # Cc control, Cf invisible format (zero-width, bidi overrides), Cs lone surrogate, Zl/Zp line separators.
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# What is drawn as nothing or as a space without being one by its category: fillers, variation selectors, joiners.
+_UNSEEN: Final = re.compile(
+    "[\u00a0\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200a\u202f\u205f\u2800\u3000\u3164"
+    "\ufe00-\ufe0f\uffa0\ufffd\U000e0100-\U000e01ef]"
+)
+_DOTS: Final = frozenset({"", ".", ".."})
 
 
 class Resource(msgspec.Struct, frozen=True, gc=False):
@@ -33,13 +40,16 @@ class Resource(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_clear_id(value: str) -> bool:
-    """Whether an id is safe to decide on, to log and to show: 1 to 1024 characters, none of them a control,
-    invisible or line-separating character, a lone surrogate, or U+FFFD (what a decoder puts where it had to guess)."""
+    """Whether an id is safe to decide on, to log and to show: 1 to 1024 characters in Unicode's composed form (NFC),
+    no space at either end, and none that is a control, invisible, a line separator, a lone surrogate, or U+FFFD (what a
+    decoder puts where it had to guess)."""
+    if not 0 < len(value) <= MAX_ID_LENGTH or value[0] == " " or value[-1] == " ":
+        return False
     if value.isascii():
-        return value.isprintable() and 0 < len(value) <= MAX_ID_LENGTH
+        return value.isprintable()
     return (
-        len(value) <= MAX_ID_LENGTH
-        and "\ufffd" not in value
+        unicodedata.is_normalized("NFC", value)
+        and _UNSEEN.search(value) is None
         and not any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in value)
     )
 
@@ -60,7 +70,7 @@ class ResourceTemplate(msgspec.Struct, frozen=True):
         Raises AnnotationError when the type is not literal or a field is more than a plain name.
         """
         type_, slash, id_ = text.partition("/")
-        if not slash or not type_ or not id_ or "{" in type_:
+        if not slash or not id_ or "{" in type_ or not is_clear_id(type_):
             raise AnnotationError(
                 f"resource {text!r} must be a literal type, a slash and an id, such as 'invoice/{{invoice_id}}'"
             )
@@ -75,7 +85,8 @@ class ResourceTemplate(msgspec.Struct, frozen=True):
             if parts and not literal:
                 raise AnnotationError(f"resource {text!r}: two fields need something between them, such as a slash")
             parts.append((literal or "", name))
-        return cls(text, type_, tuple(parts), frozenset(c for literal, _ in parts[1:] for c in literal))
+        between = (literal for literal, name in parts[1:] if name is not None)
+        return cls(text, type_, tuple(parts), frozenset(character for literal in between for character in literal))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -85,15 +96,20 @@ class ResourceTemplate(msgspec.Struct, frozen=True):
     def fill(self, params: Mapping[str, str]) -> Resource | None:
         """The resource these path parameters name, or None when they name none that is safe to decide on.
 
-        With several fields no value may hold a character that separates them: two paths could give one id.
+        With several fields no value may hold a character that separates them: two paths could give one id. Nor may one
+        have an empty segment, `.` or `..`: what a file system makes of it is not what a rule compares.
         """
         filled = []
         for literal, name in self.parts:
             filled.append(literal)
             if name is not None:
                 value = params.get(name)
-                if not value or not self.separators.isdisjoint(value):
+                if not value or not self.separators.isdisjoint(value) or _climbs(value):
                     return None
                 filled.append(value)
         id_ = "".join(filled)
         return Resource(self.type, id_) if is_clear_id(id_) else None
+
+
+def _climbs(value: str) -> bool:
+    return ("/" in value or "." in value) and not _DOTS.isdisjoint(value.split("/"))

@@ -128,7 +128,7 @@ def _resource(
     resource: Resource, attributes: Mapping[str, Any] | None
 ) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
     type_, id_ = _clean(str(resource.type)), _clean(str(resource.id))
-    if not attributes:
+    if attributes is None:
         if is_secret_value(id_):
             return _encode({"type": type_, "id": MASK}), (), ("/input/resource/id",)
         return _encode({"type": type_, "id": id_}), (), ()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import unquote
 
 MASK: Final = "***"
 MAX_DEPTH: Final = 32
@@ -18,24 +19,28 @@ SHORTEST: Final = 5
 
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]")
 _SECRET_NAME: Final = re.compile(
-    r"passw|passphrase|secret|bearer|apikey|privatekey|setcookie"
-    r"|(?:token|authorization|cookie|credential|jwt|assertion|accesskey|signingkey|sessionid|sessionkey|otp)s?$"
+    r"passw|passphrase|passcode|secret|bearer|setcookie|authorizationheader|connectionstring|recoverycode|signature"
+    r"|(?:api|private|access|signing|encryption|decryption|ssh|session|master)key|accesskeyid|tokenvalue"
+    r"|(?:token|authorization|cookie|credential|jwt|assertion|session|sessionid|otp|pwd|creds?)s?$"
+    r"|^(?:pass|sid)$"
 )
 _SECRET_VALUE: Final = re.compile(
     r"ey[JA][A-Za-z0-9_-]{6,}={0,2}\.[A-Za-z0-9_-]*"  # a JOSE header: base64url of '{"' or '{ '
     r"|ew[o0][A-Za-z0-9_-]{6,}={0,2}\.[A-Za-z0-9_-]*"  # likewise of '{' and a line break
+    r"|\bv[1-4]\.(?:public|local)\.[A-Za-z0-9_-]{16,}"  # PASETO
     r"|(?i:bearer|dpop)[\s:]+[A-Za-z0-9._~+/-]{6,}"
     r"|(?i:basic)\s+(?=[A-Za-z0-9+/]*[A-Z0-9=])[A-Za-z0-9+/]{8,}={0,2}"
-    r"|(?i:token|passw(?:or)?d|passwd|secret|api_?key|signature)=[^&\s]"
+    r"|(?i:token|passw(?:or)?d|passwd|secret|api_?key|signature|\bsig)=[^&\s]"
     r"|://[^/\s:@]*:[^/\s@]+@"  # a password in a URL
     r"|PRIVATE KEY-----"
-    r"|(?:gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|sk-|sk_live_|rk_live_|hvs\.)[A-Za-z0-9_-]{16,}"
+    r"|(?:gh[opsur]_|github_pat_|glpat-|npm_|xox[abeoprs]-|sk-|sk_live_|rk_live_|hvs\.)[A-Za-z0-9_-]{16,}"
+    r"|ya29\.[A-Za-z0-9_-]{16,}|AIza[A-Za-z0-9_-]{30,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}"
 )
 
 _SIGNS: Final = (
-    "eyJ", "eyA", "ewo", "ew0", "=", "PRIVATE KEY", "gh", "glpat-", "xox", "sk-", "sk_", "rk_", "hvs.",
-    "AKIA", "ASIA",
+    "eyJ", "eyA", "ewo", "ew0", "=", "PRIVATE KEY", "gh", "glpat-", "npm_", "xox", "sk-", "sk_", "rk_", "hvs.",
+    "AKIA", "ASIA", "AIza", "ya29.", ".public.", ".local.",
 )  # fmt: skip
 
 
@@ -47,7 +52,11 @@ def is_secret_name(name: str) -> bool:
 
 def is_secret_value(text: str) -> bool:
     """Whether a text holds what looks like a token, a credential or a private key."""
-    return len(text) > SHORTEST and _is_suspect(text) and _SECRET_VALUE.search(text) is not None
+    if len(text) <= SHORTEST:
+        return False
+    if "%" in text:  # as it stands in a URL
+        text = unquote(text)
+    return _is_suspect(text) and _SECRET_VALUE.search(text) is not None
 
 
 def pointer_token(name: str) -> str:

@@ -202,7 +202,7 @@ class Recorder:
 
 
 def _copied(attributes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    if not attributes:
+    if attributes is None:
         return None
     try:
         return {

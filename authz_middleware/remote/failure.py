@@ -26,9 +26,10 @@ class FailureKind(StrEnum):
     CLOSED = "closed"
     STATUS_5XX = "status_5xx"
     THROTTLED = "throttled"
-    BUSY = "busy"
     BREAKER_OPEN = "breaker_open"
     # faults
+    BUSY = "busy"
+    """No connection of ours was free in time: whoever keeps them busy must not choose the fallback by it."""
     STATUS_4XX = "status_4xx"
     REDIRECT = "redirect"
     MALFORMED = "malformed"
@@ -46,7 +47,6 @@ _OUTAGES: Final = frozenset(
         FailureKind.CLOSED,
         FailureKind.STATUS_5XX,
         FailureKind.THROTTLED,
-        FailureKind.BUSY,
         FailureKind.BREAKER_OPEN,
     }
 )
@@ -58,6 +58,9 @@ class RemoteFailure(msgspec.Struct, frozen=True, gc=False):
 
     kind: FailureKind
     detail: str = ""
+    is_news: bool = True
+    """Whether it says something of the decision point that nobody has counted: not so for one that only waited for
+    another's answer, or for a connection of ours."""
 
     @property
     def is_outage(self) -> bool:

@@ -56,6 +56,8 @@ def _permit(
 ) -> Decision | None:
     if choice is None or local.permit is not True or not failure.is_outage:
         return None
+    if now >= question.principal.expires_at:  # without the leeway that its verification may have had
+        return None
     if choice.mode is FallbackMode.DEGRADE and choice.rules is not None:
         if snapshot.rule_sets[choice.rules].evaluate(question).permit is not True:
             return None

@@ -33,7 +33,7 @@ class Flights:
         if flight is mine:
             return self._lead(key, mine, ask)
         if not flight.done.wait(max(0.0, end - self._monotonic())):
-            return RemoteFailure(FailureKind.DEADLINE, "shared")
+            return RemoteFailure(FailureKind.DEADLINE, "shared", is_news=False)
         return flight.answer or ask()
 
     def _lead(self, key: Key, flight: _Flight, ask: Callable[[], Reply]) -> Reply:
@@ -64,7 +64,7 @@ class AsyncFlights:
         # Unlike wait_for, wait leaves the future alone when this follower is cancelled.
         done, _ = await asyncio.wait([flight], timeout=max(0.0, end - self._monotonic()))
         if not done:
-            return RemoteFailure(FailureKind.DEADLINE, "shared")
+            return RemoteFailure(FailureKind.DEADLINE, "shared", is_news=False)
         return flight.result() or await ask()
 
     async def _lead(self, loop: asyncio.AbstractEventLoop, key: Key, ask: Callable[[], Awaitable[Reply]]) -> Reply:

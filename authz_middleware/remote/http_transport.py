@@ -21,7 +21,7 @@ from authz_middleware.remote.transport import RawAnswer
 from authz_middleware.remote.wire import Wire, connect
 from authz_middleware.strict_json import MAX_BODY
 
-BUSY: Final = RemoteFailure(FailureKind.BUSY, "connections")
+BUSY: Final = RemoteFailure(FailureKind.BUSY, "connections", is_news=False)
 WAIT_SHARE: Final = 0.5
 """The part of the deadline that may go by waiting for a connection to be free; the rest is for the question."""
 

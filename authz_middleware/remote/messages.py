@@ -42,7 +42,7 @@ def evaluation_request(question: Question) -> dict[str, Any]:
         "context": _context(question),
     }
     asked["subject"]["properties"] = _subject_properties(question.principal)
-    if resource.attributes:
+    if resource.attributes is not None:  # an empty object tells that somebody has looked
         asked["resource"]["properties"] = plain_object(resource.attributes, "resource.properties")
     return asked
 

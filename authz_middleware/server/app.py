@@ -39,7 +39,7 @@ Record = Callable[[Question, Decision], object]
 """Told of every decision that is made here, before it is answered. When it raises, nothing is answered."""
 
 Evaluate = Callable[[Mapping[str, Any]], Result]
-Respond = Callable[[Mapping[str, Any], Evaluate], Result]
+Respond = Callable[[Mapping[str, Any], Evaluate, int], Result]
 
 
 class _RefusedError(Exception):
@@ -107,7 +107,7 @@ class _Server:
 
     async def evaluation(self, request: Request) -> Response:
         """`POST /access/v1/evaluation`."""
-        return await self._answer(request, lambda asked, evaluate: evaluate(asked))
+        return await self._answer(request, lambda asked, evaluate, _: evaluate(asked))
 
     async def evaluations(self, request: Request) -> Response:
         """`POST /access/v1/evaluations`; without items it is an evaluation."""
@@ -118,8 +118,8 @@ class _Server:
         ready = self._store.current is not None
         return _response(200 if ready else 503, {"status": "ok" if ready else "no policy"}, {})
 
-    def _evaluate_batch(self, asked: Mapping[str, Any], evaluate: Evaluate) -> Result:
-        batch = evaluate_all(asked, evaluate, most=self._max_batch)
+    def _evaluate_batch(self, asked: Mapping[str, Any], evaluate: Evaluate, size: int) -> Result:
+        batch = evaluate_all(asked, evaluate, most=self._max_batch, size=size)
         if batch is None:
             single = {name: value for name, value in asked.items() if name not in ("evaluations", "options")}
             return evaluate(single)
@@ -130,8 +130,9 @@ class _Server:
         try:
             headers = _echoed(request)
             _check_media_type(request)
-            asked = parse_object(await self._body(request), max_bytes=self._max_body)
-            return _response(200, respond(asked, self._evaluator()), headers)
+            body = await self._body(request)
+            asked = parse_object(body, max_bytes=self._max_body)
+            return _response(200, respond(asked, self._evaluator(), len(body)), headers)
         except _RefusedError as refused:
             return _response(refused.status, error_body(refused.status, refused.message), headers)
         except StrictJSONError as error:

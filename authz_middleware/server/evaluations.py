@@ -10,6 +10,7 @@ from authz_middleware.remote.messages import MessageError
 ENTITIES: Final = ("subject", "action", "resource", "context")
 EXECUTE_ALL: Final = "execute_all"
 MAX_MESSAGE: Final = 256
+MAX_WORK: Final = 4 * 1024 * 1024
 
 # Which decision ends a batch early; with None all are made.
 SEMANTICS: Final[Mapping[str, bool | None]] = {
@@ -22,18 +23,22 @@ Result = dict[str, Any]
 
 
 def evaluate_all(
-    request: Mapping[str, Any], evaluate: Callable[[Mapping[str, Any]], Result], *, most: int
+    request: Mapping[str, Any], evaluate: Callable[[Mapping[str, Any]], Result], *, most: int, size: int = 0
 ) -> Result | None:
     """The answer to a batch, or None when the request holds no batch and is a single evaluation after all.
 
     An item that is not a question is denied with an error in its context, as the specification has it, and does
-    not spoil the others. Raises MessageError when the batch itself is malformed or has more than `most` items.
+    not spoil the others. `size` is that of the request in bytes. Raises MessageError when the batch itself is
+    malformed, has more than `most` items, or means more work than one request may ask for: its defaults are read for
+    each item.
     """
     items = request.get("evaluations", [])
     if not isinstance(items, list):
         raise MessageError("evaluations", "must be a list")
     if len(items) > most:
         raise MessageError("evaluations", f"must have at most {most} items")
+    if len(items) * size > MAX_WORK:
+        raise MessageError("evaluations", f"times the size of the request must be at most {MAX_WORK} bytes")
     for name in request:
         if name not in (*ENTITIES, "evaluations", "options"):
             raise MessageError(name[:64], "is not a known member")

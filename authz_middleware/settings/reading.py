@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from authz_middleware.decision import FallbackMode
 from authz_middleware.errors import AnnotationError, Problem, SettingsError
 from authz_middleware.identity.claims import CLAIM_NAMES, PRESETS, path_of
-from authz_middleware.permission import Annotation, annotations_of, public, requires
+from authz_middleware.permission import ACTION_NAME, Annotation, annotations_of, public, requires
 from authz_middleware.settings.model import (
     AppSettings,
     BreakerSettings,
@@ -58,11 +58,14 @@ def read_tables(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _app(section: Section) -> AppSettings:
+    sensitive = section.texts("sensitive", ())
+    for pattern in sensitive:
+        _check_action_pattern(section, "sensitive", pattern)
     app = AppSettings(
         name=section.text("name"),
         environment=section.text("environment"),
         mode=section.choice("mode", ("enforce", "observe"), "enforce"),
-        sensitive=section.texts("sensitive", ()),
+        sensitive=sensitive,
     )
     section.done()
     return app
@@ -99,7 +102,7 @@ def _claim_map(section: Section) -> tuple[str, dict[str, str]]:
         section.problem("claims", "must be the name of a preset or a table of claim names")
         return "rfc9068", {}
     preset = table.get("preset", "rfc9068")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         section.problem("claims", f"has no preset {preset!r}; accepted: {', '.join(sorted(PRESETS))}")
     overrides = {str(name): claim for name, claim in table.items() if name != "preset"}
     for name, claim in overrides.items():
@@ -200,6 +203,8 @@ def _fallback(section: Section) -> FallbackSettings:
     default = section.choice("default", [mode.value for mode in FallbackMode], None)
     if default in (FallbackMode.DEGRADE, FallbackMode.CACHED):
         section.problem("default", 'must be "deny": the others have bounds and are chosen action by action')
+    for pattern, entry in section.tables("actions"):
+        _check_action_pattern(entry, "", pattern)
     settings = FallbackSettings(
         default=None if default is None else FallbackChoice(FallbackMode(default)),
         actions={name: _fallback_choice(entry) for name, entry in section.tables("actions")},
@@ -240,6 +245,8 @@ def _decision_log(section: Section) -> DecisionLogSettings:
 def _handler(name: str, section: Section) -> tuple[str, tuple[Annotation, ...]]:
     """One entry of the by-name table: the arguments of `@requires`, or `public = {reason, owner}`."""
     annotations: tuple[Annotation, ...] = ()
+    if "*" in name[:-1]:
+        section.problem("", "has a star within the name; it covers what begins so, and stands at the end")
     opening = section.optional_table("public")
     try:
         if opening is not None:
@@ -274,9 +281,17 @@ def _annotated(decorate: Any) -> tuple[Annotation, ...]:
 
 
 def _check_url(section: Section, key: str, url: str) -> None:
-    parts = urlsplit(url)
-    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+    try:
+        parts = urlsplit(url)
+        host, has_port = parts.hostname, parts.port != 0
+    except ValueError:
+        host, has_port = None, False
+    if not host or not has_port or parts.username or parts.password or parts.query or parts.fragment:
+        section.problem(key, "must have a host, perhaps a port, and neither credentials, query nor fragment")
+    elif parts.scheme != "https" and not (parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")):
         section.problem(key, "must be an https URL; plain http is for loopback addresses only")
-    elif not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
-        section.problem(key, "must have a host and neither credentials, query nor fragment")
+
+
+def _check_action_pattern(section: Section, key: str, pattern: str) -> None:
+    if pattern != "*" and not ACTION_NAME.fullmatch(pattern.removesuffix(":*")):
+        section.problem(key, f"has {pattern!r}; accepted: an action (invoice:read), all below one (invoice:*), or *")

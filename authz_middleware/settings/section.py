@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,47 +43,47 @@ class Section:
 
     def text(self, key: str, default: Any = _REQUIRED) -> Any:
         """A non-empty string."""
-        value = self._take(key, default, "a non-empty string")
-        return self._checked(key, value, default, isinstance(value, str) and value.strip(), "a non-empty string")
+        accepted = "a non-empty string"
+        return self._read(key, default, accepted, lambda value: isinstance(value, str) and bool(value.strip()))
 
     def flag(self, key: str, default: bool) -> bool:
         """`true` or `false`, nothing that merely counts as one."""
-        value = self._take(key, default, "true or false")
-        return bool(self._checked(key, value, default, isinstance(value, bool), "true or false"))
+        return bool(self._read(key, default, "true or false", lambda value: isinstance(value, bool)))
 
     def whole(self, key: str, default: int, *, least: int, most: int) -> int:
         """A whole number within bounds."""
-        accepted = f"a whole number from {least} to {most}"
-        value = self._take(key, default, accepted)
-        fits = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-        return int(self._checked(key, value, default, fits, accepted))
+        return int(
+            self._read(
+                key,
+                default,
+                f"a whole number from {least} to {most}",
+                lambda value: type(value) is int and least <= value <= most,
+            )
+        )
 
     def duration(self, key: str, default: Any = _REQUIRED, *, least: str = "0s", most: str = "365d") -> Any:
         """Seconds, written as a string with a unit and held within bounds."""
         accepted = f'a duration from {least} to {most}, such as "200ms", "30s", "15m", "8h" or "1d"'
-        value = self._take(key, default, accepted)
-        if value is default:
-            return parse_duration(default) if isinstance(default, str) else default
-        seconds = parse_duration(value)
         low, high = parse_duration(least) or 0.0, parse_duration(most) or 0.0
-        fits = seconds is not None and low <= seconds <= high
-        return self._checked(key, seconds if fits else value, 0.0, fits, accepted)
+
+        def fits(value: object) -> bool:
+            seconds = parse_duration(value)
+            return seconds is not None and low <= seconds <= high
+
+        return parse_duration(self._read(key, default, accepted, fits))
 
     def choice(self, key: str, choices: Collection[C], default: Any = _REQUIRED) -> Any:
         """One of a set of words."""
         accepted = "one of " + ", ".join(f'"{choice}"' for choice in choices)
-        value = self._take(key, default, accepted)
-        fits = value is default or (isinstance(value, str) and value in tuple(choices))
-        return self._checked(key, value, default, fits, accepted)
+        return self._read(key, default, accepted, lambda value: isinstance(value, str) and value in tuple(choices))
 
     def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
         """A non-empty list of non-empty strings; each once."""
-        accepted = "a non-empty list of strings"
-        value = self._take(key, default, accepted)
-        if value is default:
-            return tuple(default) if default is not _REQUIRED else ()
-        fits = isinstance(value, list | tuple) and value and all(isinstance(item, str) and item for item in value)
-        return tuple(dict.fromkeys(self._checked(key, value, (), fits, accepted)))
+
+        def fits(value: object) -> bool:
+            return isinstance(value, list | tuple) and bool(value) and all(isinstance(x, str) and x for x in value)
+
+        return tuple(dict.fromkeys(self._read(key, default, "a non-empty list of strings", fits) or ()))
 
     def file(self, key: str, default: Any = _REQUIRED) -> Any:
         """A path, taken relative to the file the settings came from."""
@@ -144,12 +144,13 @@ class Section:
             return self._values[key]
         if default is _REQUIRED:
             self.problem(key, f"is required: {accepted}")
+            return None
         return default
 
-    def _checked(self, key: str, value: Any, default: Any, fits: object, accepted: str) -> Any:
-        if value is _REQUIRED:
-            return None
-        if fits or value is default:
+    def _read(self, key: str, default: Any, accepted: str, fits: Callable[[Any], bool]) -> Any:
+        """The value when it is written and fits, else the default; None where there is none."""
+        value = self._take(key, default, accepted)
+        if key not in self._values or fits(value):
             return value
         self.problem(key, f"must be {accepted}, not {_shown(value)}")
         return None if default is _REQUIRED else default

@@ -9,12 +9,13 @@ from typing import Any, Final, NoReturn, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from authz_django import enforcement
 from authz_django.checks import problems_of_urlconf
 from authz_django.request import credentials_of, facts_of, response_of, seal_method
+from authz_django.streaming import watch
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
 from authz_middleware.errors import AccessDenied, NoRequestError
@@ -79,35 +80,38 @@ class AuthzMiddleware:
         ledger = request.__dict__.get(KEY)
         if not isinstance(exception, AccessDenied) or not isinstance(ledger, Ledger):
             return None
-        authorization = ledger.authorization
-        if authorization is None or authorization.refusal is None:
-            return None
-        return response_of(authorization.refusal)
+        return None if ledger.refusal is None else response_of(ledger.refusal)
 
     def _process_view(
         self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Response | None:
         enforced = enforcement.current()
-        return _take(enforced, request, enforced.pep.enforce(*_asked(enforced, request, view, args, kwargs)))
+        asked = _asked(enforced, request, view, args, kwargs)
+        if not isinstance(asked, Authorization):
+            asked = enforced.pep.enforce(*asked)
+        return _take(enforced, request, asked)
 
     async def _aprocess_view(
         self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Response | None:
         enforced = enforcement.current()
-        return _take(enforced, request, await enforced.pep.aenforce(*_asked(enforced, request, view, args, kwargs)))
+        asked = _asked(enforced, request, view, args, kwargs)
+        if not isinstance(asked, Authorization):
+            asked = await enforced.pep.aenforce(*asked)
+        return _take(enforced, request, asked)
 
 
 def _asked(
-    enforced: enforcement.Enforcement,
-    request: HttpRequest,
-    view: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Asked:
+    enforced: enforcement.Enforcement, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Asked | Authorization:
+    """What to decide about; or the refusal, where that cannot even be read."""
     match = request.resolver_match
-    view_name = "" if match is None else match.view_name
-    endpoint = enforced.endpoints.of(view, request.method or "", view_name)
-    facts = facts_of(request, "" if match is None else match.route, endpoint.name, args, kwargs)
+    route = "" if match is None else match.route
+    try:
+        endpoint = enforced.endpoints.of(view, request.method or "", "" if match is None else match.view_name)
+        facts = facts_of(request, route, endpoint.name, args, kwargs)
+    except Exception as error:  # noqa: BLE001 - what cannot be read has not been permitted
+        return enforced.pep.refuse_failed(facts_of(request, route, type(view).__qualname__), error)
     return facts, credentials_of(request), endpoint.requirement
 
 
@@ -116,7 +120,7 @@ def _take(enforced: enforcement.Enforcement, request: HttpRequest, authorization
     ledger = request.__dict__.get(KEY)
     if isinstance(ledger, Ledger):
         # Without one, some middleware has exchanged the request: the outer line will let nothing leave.
-        ledger.authorization = authorization
+        ledger.taken.append(authorization)
     if authorization.refusal is not None:
         return response_of(authorization.refusal)
     request.__dict__["authz"] = authorization
@@ -143,9 +147,11 @@ class _OuterLine:
             refused = response_of(replacement)
             # Files and connections of what does not leave are let go of when its replacement is closed.
             refused._resource_closers += response._resource_closers  # type: ignore[attr-defined]  # noqa: SLF001
-            response = refused
-        elif self._ledger.degraded:
+            return refused
+        if self._ledger.degraded:
             response.headers[DEGRADED_HEADER[0]] = DEGRADED_HEADER[1]
+        if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
+            watch(response, self._ledger)
         return response
 
     def _outgoing(self, response: Response) -> Outgoing:

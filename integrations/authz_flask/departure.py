@@ -16,6 +16,7 @@ from werkzeug.wsgi import ClosingIterator
 from authz_flask.passage import Passage, facts_of, path_of
 from authz_middleware.answer import Answer
 from authz_middleware.current import current_authorization
+from authz_middleware.errors import AuthzError
 from authz_middleware.facts import RequestFacts
 from authz_middleware.ledger import DEGRADED_HEADER, Outgoing
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
+
+
+class RefusedMidwayError(AuthzError):
+    """Ends a response that has begun, where nothing else can take it back."""
 
 
 class Departure:
@@ -95,11 +100,17 @@ class Departure:
     def restore_refusal(self) -> bytes | None:
         """Begin the refusal that an exception has kept from being sent, and return its body; None where there is
         none, or it is too late for it."""
-        authorization = self._passage.ledger.authorization
-        if not self.is_under_way and authorization is not None and authorization.refusal is not None:
-            self._refuse(authorization.refusal)
+        refusal = self._passage.ledger.refusal
+        if not self.is_under_way and refusal is not None:
+            self._refuse(refusal)
         self._passage.is_open = False
         return self.refusal
+
+    def stop_if_refused(self) -> None:
+        """Let nothing more leave for a request that was refused midway: the response is never completed, which the
+        client sees. Raises RefusedMidwayError."""
+        if self.refusal is None and self._passage.ledger.refusal is not None:
+            raise RefusedMidwayError("a check was refused after the response had begun")
 
     def _refuse(self, answer: Answer) -> None:
         self._set_off()
@@ -179,12 +190,15 @@ class WatchedBody:
         return chunk
 
     def _pull(self) -> bytes:
-        authorization = self._passage.ledger.authorization
-        token = None if authorization is None else current_authorization.set(authorization)
+        taken = self._passage.ledger.taken
+        token = current_authorization.set(taken[-1]) if taken else None
         try:
             if self._iterator is None:
                 self._iterator = iter(self._source)
-            return next(self._iterator)
+            chunk = next(self._iterator)
+            if self._departure.is_under_way:
+                self._departure.stop_if_refused()
+            return chunk
         finally:
             if token is not None:
                 current_authorization.reset(token)

@@ -50,8 +50,8 @@ class Gate:
         if passage.visit == visit:  # a gate inside of what this one guards: it was decided a moment ago
             return self._inner()
         ledger = passage.ledger
-        if ledger.authorization is not None and ledger.authorization.refusal is not None:
-            return response_of(ledger.authorization.refusal)  # final: nothing more runs for this request
+        if ledger.refusal is not None:
+            return response_of(ledger.refusal)  # final: nothing more runs for this request
         passage.routing = current.routing_exception
         if passage.routing is not None:
             self._guard.app.raise_routing_exception(current)
@@ -60,8 +60,8 @@ class Gate:
         if ledger.routed:
             return self._guard.app.make_default_options_response()
         enclosing = _enclosing()
-        ledger.authorization = None  # should this fail, an earlier permit of the request must not cover it
-        authorization = ledger.authorization = g.authz = self._decide(visit)
+        authorization = g.authz = self._decide(visit)
+        ledger.taken.append(authorization)
         try:
             if authorization.refusal is not None:
                 return response_of(authorization.refusal)
@@ -71,19 +71,23 @@ class Gate:
                 g.authz = enclosing
 
     def _decide(self, visit: Visit) -> Authorization:
-        environ, rule = visit.request.environ, visit.request.url_rule
+        environ, rule, pep = visit.request.environ, visit.request.url_rule, self._guard.pep
         name = visit.endpoint or ""
-        endpoint = self._guard.endpoints.find(name, visit.method)
-        facts = facts_of(
-            environ,
-            method=visit.method,
-            route=name if rule is None else rule.rule,
-            endpoint=endpoint.name,
-            params=visit.arguments,
-            websocket=rule is not None and rule.websocket,
-        )
+        route = name if rule is None else rule.rule
+        try:
+            endpoint = self._guard.endpoints.find(name, visit.method)
+            facts = facts_of(
+                environ,
+                method=visit.method,
+                route=route,
+                endpoint=endpoint.name,
+                params=visit.arguments,
+                websocket=rule is not None and rule.websocket,
+            )
+        except Exception as error:  # noqa: BLE001 - what cannot be read has not been permitted
+            return pep.refuse_failed(facts_of(environ, method=visit.method, route=route, endpoint=name), error)
         credential = cast("str | None", environ.get("HTTP_AUTHORIZATION"))
-        return self._guard.pep.enforce(facts, () if credential is None else (credential,), endpoint.requirement)
+        return pep.enforce(facts, () if credential is None else (credential,), endpoint.requirement)
 
     def _run(self, authorization: Authorization, passage: Passage, visit: Visit) -> ResponseReturnValue:
         token = current_authorization.set(authorization)

@@ -14,6 +14,7 @@ from authz_middleware.permission import Requirement, annotations_of, endpoint_na
 from authz_middleware.settings import Settings
 from authz_starlette.handlers import handlers_of, member_of, target_of, wrapped_applications
 from authz_starlette.included import included_router, template_of
+from authz_starlette.path_values import Fields, fields_of
 
 Layers = tuple[object, ...]
 
@@ -27,6 +28,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     name: str
     route: str
     requirement: Requirement
+    fields: Fields = ()
+    """What FastAPI converts of its path parameters."""
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -113,7 +116,8 @@ def _find(route: BaseRoute, method: str, context: Any, settings: Settings, layer
         annotations = annotations_of(*layers, route, target, *carriers, member_of(target, method))
         named = settings.annotations_for(_name(route, mounts), endpoint_name(target))
         requirements.append(Requirement.of((*annotations, *named)))
-    return Endpoint(endpoint_name(target_of(route)), _prefix(mounts) + template_of(route, context), _all(requirements))
+    template = _prefix(mounts) + template_of(route, context)
+    return Endpoint(endpoint_name(target_of(route)), template, _all(requirements), fields_of(route, context))
 
 
 def _all(requirements: Sequence[Requirement]) -> Requirement:

@@ -19,22 +19,26 @@ _DEGRADED: Final = (DEGRADED_HEADER[0].encode(), DEGRADED_HEADER[1].encode())
 
 
 class OuterLine:
-    """Stands between the application and the server for one request. `taken` holds its authorizations."""
+    """Stands between the application and the server for one request."""
 
-    __slots__ = ("_answered", "_ended", "_pep", "_scope", "_send", "_started", "taken")
+    __slots__ = ("_answered", "_ended", "_ledger", "_scope", "_send", "_started")
 
     def __init__(self, pep: EnforcementPoint, scope: Scope, send: Send) -> None:
-        self.taken: list[Authorization] = []
-        self._pep = pep
+        self._ledger = Ledger(pep)
         self._scope = scope
         self._send = send
         self._started = False
         self._ended = False
         self._answered: Answer | None = None
 
+    @property
+    def taken(self) -> list[Authorization]:
+        """Every authorization of the request, in order."""
+        return self._ledger.taken
+
     async def send(self, message: Message) -> None:
         """Pass a message on to the server, replace it, or hold it back."""
-        refusal = self._refusal()
+        refusal = self._ledger.refusal
         if self._ended:
             return
         if self._started:
@@ -56,37 +60,28 @@ class OuterLine:
         An application that `failed` before anything was decided is refused too: who knows what error handlers would
         answer for it.
         """
-        refusal = self._refusal()
+        refusal = self._ledger.refusal
         if self._started or self._ended:
             if not self._ended and refusal is not self._answered:
                 await self._end(refusal)
         elif refusal is not None:
             await self._replace(refusal)
         elif failed and not self.taken:
-            replacement = self._replacement({"status": 500}, None)
+            replacement = self._ledger.replacement(self._outgoing({"status": 500}), self._facts)
             if replacement is not None:
                 await self._replace(replacement)
         return self._ended or self._answered is not None
 
-    def _refusal(self) -> Answer | None:
-        """The first refusal of the request: a permit for something else does not undo it."""
-        for authorization in self.taken:
-            if authorization.refusal is not None:
-                return authorization.refusal
-        return None
-
     async def _start(self, message: Message, refusal: Answer | None) -> None:
         if refusal is not None or not self.taken:
-            replacement = self._replacement(message, refusal)
+            replacement = self._ledger.replacement(self._outgoing(message), self._facts)
             if replacement is not None:
                 await self._replace(replacement)
                 return
         self._started = True
         self._answered = refusal
-        for authorization in self.taken:
-            if authorization.degraded:
-                message = {**message, "headers": [*message.get("headers", ()), _DEGRADED]}
-                break
+        if self._ledger.degraded:
+            message = {**message, "headers": [*message.get("headers", ()), _DEGRADED]}
         await self._send(message)
 
     async def _replace(self, answer: Answer) -> None:
@@ -99,14 +94,6 @@ class OuterLine:
         self._ended = True
         if refusal is not None and self._scope["type"] == "websocket":
             await send_close(refusal, self._send)
-
-    def _replacement(self, message: Message, refusal: Answer | None) -> Answer | None:
-        ledger = Ledger(self._pep)
-        ledger.authorization = next((taken for taken in self.taken if taken.refusal is refusal), None)
-        replacement = ledger.replacement(self._outgoing(message), self._facts)
-        if ledger.authorization is not None and ledger.authorization not in self.taken:
-            self.taken.append(ledger.authorization)
-        return replacement
 
     def _outgoing(self, message: Message) -> Outgoing:
         return Outgoing(

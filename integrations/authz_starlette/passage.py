@@ -68,7 +68,7 @@ class RequestPassage(msgspec.Struct):
         try:
             endpoint = endpoint_of(route, scope.get("method", "GET"), layers, self.pep.settings, context)
             credentials, traceparent = credentials_of(scope)
-            facts = facts_of(scope, endpoint.route, endpoint.name, traceparent)
+            facts = facts_of(scope, endpoint.route, endpoint.name, traceparent, endpoint.fields)
         except Exception as error:  # noqa: BLE001 - what cannot be read has not been permitted
             facts = facts_of({**scope, "path_params": None}, "", type(route).__qualname__)
             authorization = self.pep.refuse_failed(facts, error)

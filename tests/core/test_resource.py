@@ -30,7 +30,7 @@ def test_an_id_that_a_person_could_not_tell_from_another_names_nothing(value: st
     assert ResourceTemplate.parse("invoice/{id}").fill({"id": value}) is None
 
 
-@pytest.mark.parametrize("value", ["7", "a/b", "..", "Müller", "請求書", "a b", "x" * 1024])
+@pytest.mark.parametrize("value", ["7", "a/b", "a..b", "Müller", "請求書", "a b", "x" * 1024])
 def test_a_plain_id_is_taken_as_it_is(value: str) -> None:
     assert ResourceTemplate.parse("invoice/{id}").fill({"id": value}) == Resource("invoice", value)
 

@@ -46,7 +46,7 @@ def test_an_error_while_deciding_is_a_refusal_that_nobody_handles(
     monkeypatch.setattr(guard.endpoints, "find", fail)
     guard._is_checked = True
 
-    assert is_refusal(client.get("/invoices", headers=bearer()), 403)
+    assert is_refusal(client.get("/invoices", headers=bearer()), 503)
     assert office.ran == []
 
 
@@ -66,7 +66,7 @@ def test_an_earlier_permit_of_a_request_does_not_cover_an_error_while_deciding(
 
     replace(app, wsgi_app=twice)
 
-    assert is_refusal(client.get("/invoices", headers=bearer()), 403)
+    assert is_refusal(client.get("/invoices", headers=bearer()), 503)
     assert office.ran == ["read"]
 
 

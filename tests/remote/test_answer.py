@@ -170,5 +170,5 @@ def test_a_failure_repeats_nothing_of_what_came() -> None:
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_each_kind_of_failure_is_an_outage_or_a_fault_on_purpose(kind: FailureKind) -> None:
-    outages = {"connect", "deadline", "closed", "status_5xx", "throttled", "busy", "breaker_open"}
+    outages = {"connect", "deadline", "closed", "status_5xx", "throttled", "breaker_open"}
     assert RemoteFailure(kind).is_outage == (kind.value in outages)

@@ -123,7 +123,7 @@ def test_ready_settings_are_taken_as_they_are() -> None:
         ("issuers/0/jwks_uri", ..., "issuers[0]: needs exactly one of jwks_uri, jwks_file, jwks"),
         ("issuers/0/jwks_file", "keys.json", "issuers[0]: needs exactly one of jwks_uri, jwks_file, jwks"),
         ("issuers/0/jwks_uri", "http://idp.example.com/", "issuers[0].jwks_uri: must be an https URL"),
-        ("issuers/0/jwks_uri", "https://u:p@idp.example.com/", "neither credentials, query nor fragment"),
+        ("issuers/0/jwks_uri", "https://u:p@idp.example.com/", "and neither credentials, query nor fragment"),
         ("issuers/0/claims", "okta", "issuers[0].claims: has no preset 'okta'; accepted:"),
         ("issuers/0/claims", ["x"], "issuers[0].claims: must be the name of a preset or a table"),
         ("issuers/0/claims", {"colour": "c"}, "issuers[0].claims.colour: is not part of a claim map; accepted:"),
