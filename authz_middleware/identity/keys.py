@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +73,7 @@ class InlineKeys(KeySet):
         self.current = read_jwks(document, algorithms, secrets=False, name=name)
 
 
-class _Refreshed(KeySet):
+class _Refreshed(KeySet, ABC):
     """What files and addresses share: the last good set, the worker thread, and the limits on asking."""
 
     secrets = False
@@ -103,9 +104,9 @@ class _Refreshed(KeySet):
         self._worker: threading.Thread | None = None
         self.needs_worker = not self._closed
 
+    @abstractmethod
     def _read(self) -> bytes:
         """The document as it is now. Raises KeySetError or DownloadError."""
-        raise NotImplementedError
 
     def load(self) -> None:
         with self._loading:

@@ -240,7 +240,7 @@ async def test_a_slash_redirect_in_a_mount_and_under_a_root_path_passes(guard: G
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await app({**scope_of("http", "/root/m/x", who=None), "root_path": "/root"}, receive, send)
+    await app({**scope_of("http", "/prefix/m/x", who=None), "root_path": "/prefix"}, receive, send)
     assert sent[0]["status"] == 307
 
 
