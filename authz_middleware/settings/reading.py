@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from authz_middleware.decision import FallbackMode
 from authz_middleware.errors import AnnotationError, Problem, SettingsError
@@ -29,6 +29,8 @@ ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("HS256", "HS384", "HS512"),
 )
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def read_tables(values: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -281,15 +283,20 @@ def _annotated(decorate: Any) -> tuple[Annotation, ...]:
 
 
 def _check_url(section: Section, key: str, url: str) -> None:
+    parts = _split(url)
+    if parts is None or parts.username or parts.password or parts.query or parts.fragment:
+        section.problem(key, "must have a host, perhaps a port, and neither credentials, query nor fragment")
+    elif parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        section.problem(key, "must be an https URL; plain http is for loopback addresses only")
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL that has a host and, if any, a port that there is."""
     try:
         parts = urlsplit(url)
-        host, has_port = parts.hostname, parts.port != 0
+        return parts if parts.hostname and parts.port != 0 else None
     except ValueError:
-        host, has_port = None, False
-    if not host or not has_port or parts.username or parts.password or parts.query or parts.fragment:
-        section.problem(key, "must have a host, perhaps a port, and neither credentials, query nor fragment")
-    elif parts.scheme != "https" and not (parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1")):
-        section.problem(key, "must be an https URL; plain http is for loopback addresses only")
+        return None
 
 
 def _check_action_pattern(section: Section, key: str, pattern: str) -> None:
