@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
-from cachetools import TLRUCache
+from cachetools import LRUCache
 
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.forking import renew_in_children
@@ -72,7 +72,6 @@ class Authenticator:
                 self._issuers[settings.issuer] = issuer
         if problems:
             raise SettingsError(problems)
-        self._now = 0.0
         self._cache_size = cache_size
         self.renew_after_fork()
         renew_in_children(self)
@@ -97,13 +96,13 @@ class Authenticator:
             header = _only(authorization)
             digest = sha256(header.encode("utf-8", "surrogatepass")).digest()
             with self._lock:
-                self._now = now
                 try:
                     entry = self._cache[digest]
                 except KeyError:
                     entry = None
-            # The keys are compared by identity: any change of the issuer's keys ends what the old ones have verified.
-            if entry is not None and entry.keyring is entry.keys.current:
+            # Without leeway. The keys are compared by identity: any change of the issuer's keys ends what the old ones
+            # have verified.
+            if entry is not None and now < entry.principal.expires_at and entry.keyring is entry.keys.current:
                 return entry.principal
             return self._verify(_bearer_token(header), digest, now)
         except TokenRefusedError as refusal:
@@ -134,7 +133,6 @@ class Authenticator:
             raise
         principal = principal_of(claims, issuer.rules.settings, issuer.rules.claim_map)
         with self._lock:
-            self._now = now
             self._cache[digest] = _Verified(principal, keys, keyring)
         return principal
 
@@ -144,9 +142,7 @@ class Authenticator:
         There the first token finds that no thread refreshes the keys in this process, and has one started.
         """
         self._lock = threading.Lock()
-        self._cache: TLRUCache[bytes, _Verified] = TLRUCache(
-            self._cache_size, ttu=lambda _digest, entry, _now: entry.principal.expires_at, timer=lambda: self._now
-        )
+        self._cache: LRUCache[bytes, _Verified] = LRUCache(self._cache_size)
 
 
 def _only(authorization: Sequence[str]) -> str:
