@@ -42,7 +42,7 @@ class Authorization:
     the application answers itself. In observe mode `refusal` stays None.
     """
 
-    __slots__ = ("_loaded", "_pep", "decided", "decision", "degraded", "facts", "principal", "refusal", "snapshot")
+    __slots__ = ("_loaded", "_pep", "decision", "degraded", "facts", "principal", "refusal", "snapshot")
 
     def __init__(self, pep: EnforcementPoint, facts: RequestFacts, snapshot: Snapshot | None) -> None:
         self._pep = pep
@@ -51,7 +51,6 @@ class Authorization:
         self.snapshot = snapshot
         self.principal: Principal | None = None
         self.decision = UNDECIDED
-        self.decided = False
         self.degraded = False
         """Whether a permission of the request was decided by narrower rules while the decision point was away."""
         self.refusal: Answer | None = None

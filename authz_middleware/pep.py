@@ -86,8 +86,8 @@ class EnforcementPoint:
     def start(self) -> None:
         """Load the policy and the token keys, and start what keeps them fresh.
 
-        Raises PolicyError where the application must not start. Keys that cannot be had yet do
-        not stop it: until they can, every token is answered with 503.
+        Raises PolicyError where the application must not start. Keys that cannot be had yet do not stop it: until they
+        can, every token is answered with 503.
         """
         self.policy.reload()
         self._authenticator.start()
@@ -162,8 +162,10 @@ class EnforcementPoint:
             early = self._identify(authorization, credentials, requirement)
             if early is not None:
                 early = versioned(early, authorization.snapshot)
+                # Who asked for an endpoint that asks for nothing is known, and belongs into the record.
+                asked = None if authorization.principal is None else self._question(authorization, UNDECLARED)
                 action = requirement.permissions[0].action if requirement.permissions else None
-                outcome = yield from self._recording(authorization, None, early, action)
+                outcome = yield from self._recording(authorization, asked, early, action)
                 self._conclude(authorization, outcome)
                 return authorization
             for permission in requirement.permissions:
@@ -262,7 +264,6 @@ class EnforcementPoint:
         )
 
     def _conclude(self, authorization: Authorization, outcome: Outcome) -> None:
-        authorization.decided = True
         authorization.decision, answer = outcome
         authorization.degraded |= authorization.decision.degraded
         authorization.refusal = None if self.observes else answer

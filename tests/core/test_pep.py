@@ -169,6 +169,14 @@ def test_a_bad_credential_is_refused_with_401_and_recorded_once(point: Point, cr
     assert len(point.reasons()) == 1
 
 
+@pytest.mark.capability("C41", "C47")
+def test_the_refusal_of_an_endpoint_that_asks_for_nothing_tells_who_asked_for_it(point: Point) -> None:
+    assert point.enforce(Requirement(), sub="mallory").refusal is not None
+    assert point.reasons() == ["permission.missing"]
+    (record,) = records(point.folder)
+    assert (record["input"]["subject"]["id"], record["path"]) == ("mallory", "authz/route/undeclared")
+
+
 def test_every_permission_of_an_endpoint_must_hold_and_each_leaves_a_record(point: Point) -> None:
     both = Requirement((*LIST.permissions, *asked("invoice:amend", "invoice/{invoice_id}").permissions))
     assert point.enforce(both).refusal is None
