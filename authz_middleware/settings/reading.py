@@ -195,10 +195,12 @@ def _remote(section: Section) -> RemoteSettings:
 
 
 def _credential(section: Section) -> Secret | None:
-    """The bearer token shown to the decision point, read from a file that may be rotated under us."""
-    path = section.file("token_file")
+    """The bearer token shown to the decision point: in a file that may be rotated under us, or by reference."""
+    path, token = section.file("token_file", None), section.secret("token")
     section.done()
-    return Secret(file=path) if path is not None else None
+    if ("token_file" in section) is ("token" in section):
+        section.problem("", 'needs exactly one of token_file = "path" and token = { env = "NAME" }')
+    return Secret(file=path) if path is not None else token
 
 
 def _fallback(section: Section) -> FallbackSettings:

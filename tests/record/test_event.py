@@ -23,8 +23,9 @@ from authz_middleware.record.schema import json_schema
 from authz_middleware.record.times import Times
 from authz_middleware.remote.messages import evaluation_request
 from authz_middleware.remote.values import time_text
-from authz_middleware.resource import Resource, is_clear_id
+from authz_middleware.resource import Resource
 from authz_middleware.settings.model import AppSettings, DecisionLogSettings
+from tests.support.questions import clear_ids
 from tests.support.records import DENY, FACTS, NOW, PERMIT, Memory, app, principal, question, recorder
 
 pytestmark = pytest.mark.capability("C41")
@@ -177,9 +178,7 @@ def test_the_schema_can_be_published_as_json() -> None:
     assert json.loads(json.dumps(json_schema())) == json_schema()
 
 
-IDS = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), min_size=1, max_size=5
-).filter(is_clear_id)
+IDS = clear_ids
 VALUES = st.recursive(
     st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | IDS,
     lambda inner: (

@@ -80,6 +80,12 @@ def test_durations_become_seconds_and_paths_start_from_the_base() -> None:
     assert settings.decision_log.sink == "file:/etc/billing/decisions.jsonl"
 
 
+def test_a_credential_may_lie_in_the_environment() -> None:
+    remote = Settings.from_mapping(with_("remote/credential", {"token": {"env": "PDP_TOKEN"}})).remote
+    assert remote is not None
+    assert remote.credential == Secret(env="PDP_TOKEN")
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(AttributeError):
         Settings.from_mapping(COMPLETE).app.mode = "observe"  # type: ignore[misc]
@@ -136,7 +142,9 @@ def test_ready_settings_are_taken_as_they_are() -> None:
         ("remote/url", "ftp://pdp", "remote.url: must be an https URL"),
         ("remote/url", "http://localhost.evil.example", "remote.url: must be an https URL"),
         ("remote/credential", "s3cr3t", "remote.credential: must be a table"),
-        ("remote/credential", {"token": "s3cr3t"}, "remote.credential.token: is not a known key"),
+        ("remote/credential", {"token": "s3cr3t"}, 'remote.credential.token: must be { env = "NAME" } or { file'),
+        ("remote/credential", {}, "remote.credential: needs exactly one of token_file"),
+        ("remote/credential", {"token_file": "a", "token": {"env": "B"}}, "remote.credential: needs exactly one of"),
         ("remote/deadline", "31s", "remote.deadline: must be a duration from 1ms to 30s"),
         ("fallback/default", "allow", 'fallback.default: must be one of "deny", "degrade", "cached"'),
         ("fallback/default", "cached", 'fallback.default: must be "deny"'),

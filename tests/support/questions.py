@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import msgspec
@@ -57,7 +58,11 @@ def question(**changes: Any) -> Question:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-clear_ids = st.text(min_size=1, max_size=12).filter(is_clear_id)
+clear_ids = (
+    st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=12)
+    .map(lambda text: unicodedata.normalize("NFC", text).strip())
+    .filter(is_clear_id)
+)
 kinds = st.none() | st.sampled_from(KINDS)
 times = st.floats(min_value=1e7, max_value=4e9)
 json_values = st.recursive(
