@@ -18,7 +18,7 @@ logger = logging.getLogger("authz")
 CHUNK: Final = 64
 """Lines made and written in one go. Small, so that the requests get the interpreter back in between."""
 
-LINGER_S: Final = 0.002
+LINGER_S: Final = 0.01
 """How long a woken writer lets records gather. Waking a thread costs more than a record does."""
 
 FIRST_BACKOFF_S: Final = 0.05
