@@ -21,7 +21,7 @@ from authz_middleware.identity.problem import PROBLEMS, CredentialDetail, Creden
 from authz_middleware.identity.tokens import MAX_TOKEN, IssuerRules, parse_token, verify
 from authz_middleware.settings.model import IssuerSettings
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("authz")
 
 _BEARER: Final = "bearer "
 
@@ -108,7 +108,7 @@ class Authenticator:
         except TokenRefusedError as refusal:
             return PROBLEMS[refusal.detail]
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is a refusal, and tells nothing of the token
-            log.error("a token check failed unexpectedly (%s)", type(error).__name__)  # noqa: TRY400 - no traceback
+            logger.error("a token check failed unexpectedly (%s)", type(error).__name__)  # noqa: TRY400 - no traceback
             return PROBLEMS[CredentialDetail.UNEXPECTED]
 
     def _verify(self, token: str, digest: bytes, now: float) -> Principal:

@@ -16,7 +16,7 @@ from jwt.algorithms import Algorithm, HMACAlgorithm, get_default_algorithms
 
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("authz")
 
 MAX_KEYS: Final = 64
 RSA_BITS: Final = range(2048, 8192 + 1)
@@ -107,7 +107,7 @@ def read_jwks(document: Mapping[str, Any], algorithms: Sequence[str], *, secrets
         try:
             keys.append(read_key(entry, algorithms))
         except KeySetError as error:
-            log.warning("key set of %s: entry %d is not used: it %s", name, position, error)
+            logger.warning("key set of %s: entry %d is not used: it %s", name, position, error)
     if not keys:
         raise KeySetError(f"holds no key that fits {', '.join(algorithms)}")
     return Keyring(keys)

@@ -21,7 +21,7 @@ from authz_middleware.identity.download import MAX_DOCUMENT, DownloadError, down
 from authz_middleware.identity.jwk import Keyring, KeySetError, read_jwks
 from authz_middleware.strict_json import parse_object
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("authz")
 
 
 class RefreshTimes(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ class _Refreshed(KeySet, ABC):
         if document != self._document or self.current is None:
             self.current = self._keyring(document)
             self._document = document
-            log.info("key set of %s: %d keys in force", self._name, len(self.current.keys))
+            logger.info("key set of %s: %d keys in force", self._name, len(self.current.keys))
         self._loaded_at = self._clock()
         self._failures = 0
         self._complaint = None
@@ -141,14 +141,14 @@ class _Refreshed(KeySet, ABC):
         if what != self._complaint:
             # Once for each cause: a file is looked at every second.
             kept = "the last good one stays in force" if self.current else "none is in force"
-            log.warning("key set of %s: %s; %s", self._name, what, kept)
+            logger.warning("key set of %s: %s; %s", self._name, what, kept)
         self._complaint = what
         self._forget_if_old()
 
     def _forget_if_old(self) -> None:
         if self.current is not None and self._clock() - self._loaded_at > self._times.max_age:
             self.current = None
-            log.error("key set of %s: too old to be used any longer", self._name)
+            logger.error("key set of %s: too old to be used any longer", self._name)
 
     def look_after(self) -> None:
         with self._guard:

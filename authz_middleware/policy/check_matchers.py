@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -181,8 +182,6 @@ def _choices(source: Input) -> tuple[str, ...]:
 
 def _zones_like(name: object) -> str:
     """Reads the whole zone database, which is why it waits for a mistake."""
-    import zoneinfo  # noqa: PLC0415
-
     close = instead_of(name, sorted(zoneinfo.available_timezones())).partition(" accepted:")[0]
     hint = f"{close} " if close.startswith("did you") else ""
     return f"{hint}accepted: IANA names such as 'Europe/Berlin' or 'UTC'"

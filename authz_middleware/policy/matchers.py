@@ -55,14 +55,14 @@ def compile_matcher(source: Input, matcher: Matcher, find: Find) -> Test:
     return _BUILDERS[type(matcher)](source, matcher, find)
 
 
-def _equals(source: Input, matcher: Equals, find: Find) -> Test:  # noqa: ARG001
+def _equals(source: Input, matcher: Equals, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     value = matcher.value
     if _is_plain(source, InputType.TEXT) and isinstance(value, str):
         return _text_equals(source.read, value)
     return _guarded(source.value_reader(), lambda found: _same(found, value))
 
 
-def _one_of(source: Input, matcher: OneOf, find: Find) -> Test:  # noqa: ARG001
+def _one_of(source: Input, matcher: OneOf, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     values = matcher.values
     if not isinstance(values[0], str):
         return _guarded(source.value_reader(), lambda found: _any_same(values, found))
@@ -72,21 +72,21 @@ def _one_of(source: Input, matcher: OneOf, find: Find) -> Test:  # noqa: ARG001
     return _guarded(source.value_reader(), lambda found: found in texts if isinstance(found, str) else None)
 
 
-def _has(source: Input, matcher: Has, find: Find) -> Test:  # noqa: ARG001
+def _has(source: Input, matcher: Has, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     value = matcher.value
     if _is_plain(source, InputType.NAMES):
         return _scope_held(value) if source.name == "subject.scopes" else _names_contain(source.read, value)
     return _guarded(_collection_reader(source), lambda found: _any_same(found, value))
 
 
-def _has_any(source: Input, matcher: HasAny, find: Find) -> Test:  # noqa: ARG001
+def _has_any(source: Input, matcher: HasAny, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     values = matcher.values
     if _is_plain(source, InputType.NAMES):
         return _names_overlap(source.read, frozenset(values))
     return _guarded(_collection_reader(source), lambda found: _kleene_any(_any_same(found, value) for value in values))
 
 
-def _has_all(source: Input, matcher: HasAll, find: Find) -> Test:  # noqa: ARG001
+def _has_all(source: Input, matcher: HasAll, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     values = matcher.values
     if _is_plain(source, InputType.NAMES):
         return _names_include(source.read, frozenset(values))
@@ -105,12 +105,12 @@ def _same_as(source: Input, matcher: SameAs, find: Find) -> Test:
     return _guarded_pair(source.value_reader(), find(matcher.input).value_reader(), _same)
 
 
-def _starts_with(source: Input, matcher: StartsWith, find: Find) -> Test:  # noqa: ARG001
+def _starts_with(source: Input, matcher: StartsWith, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     prefix = matcher.prefix
     return _guarded(source.value_reader(), lambda found: found.startswith(prefix) if isinstance(found, str) else None)
 
 
-def _exists(source: Input, matcher: Exists, find: Find) -> Test:  # noqa: ARG001
+def _exists(source: Input, matcher: Exists, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     wanted, is_fresh, is_attribute = matcher.wanted, source.is_fresh, source.is_attribute
     is_missing = source.is_missing
 
@@ -128,7 +128,7 @@ def _exists(source: Input, matcher: Exists, find: Find) -> Test:  # noqa: ARG001
     return test
 
 
-def _between(source: Input, matcher: Between, find: Find) -> Test:  # noqa: ARG001
+def _between(source: Input, matcher: Between, find: Find) -> Test:  # noqa: ARG001 - one shape for all
     start, end, zone = parse_clock(matcher.start), parse_clock(matcher.end), find_zone(matcher.zone)
     assert start is not None
     assert end is not None

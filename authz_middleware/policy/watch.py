@@ -10,7 +10,7 @@ from authz_middleware.errors import PolicyError
 from authz_middleware.forking import renew_in_children
 from authz_middleware.policy.store import SnapshotStore
 
-_log: Final = logging.getLogger("authz")
+logger = logging.getLogger("authz")
 _MAX_LOGGED: Final = 5
 
 _Stamp = tuple[int, int, int, int]
@@ -89,4 +89,4 @@ class PolicyWatcher:
     def _report(self, failure: str, count: int) -> None:
         if failure != self._reported:
             self._reported = failure
-            _log.error("policy not loaded, the last good one stays in force; %d problem(s): %s", count, failure)
+            logger.error("policy not loaded, the last good one stays in force; %d problem(s): %s", count, failure)

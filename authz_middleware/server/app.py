@@ -141,7 +141,7 @@ class _Server:
             return _response(400, error_body(400, str(error)), headers)
         except Exception as error:  # noqa: BLE001 - nothing was decided, and nobody learns why
             # No traceback: it would print the values that were being decided on.
-            logger.error("an evaluation failed: %s", type(error).__qualname__)  # noqa: TRY400
+            logger.error("an evaluation failed: %s", type(error).__qualname__)  # noqa: TRY400 - no traceback, as said above
             return _response(500, error_body(500, "the request could not be decided"), headers)
 
     def _evaluator(self) -> Evaluate:
