@@ -24,7 +24,7 @@ from typing import Final, Self
 import msgspec
 
 from authz_middleware.boundary import crossed
-from authz_middleware.decision import Decision, Fallback, FallbackMode, Reason, Source
+from authz_middleware.decision import Decision, Reason, Source
 from authz_middleware.policy.snapshot import Snapshot
 from authz_middleware.question import Question
 from authz_middleware.remote.breaker import Breaker
@@ -37,6 +37,7 @@ from authz_middleware.settings.model import covers
 
 ERROR: Final = Decision(permit=False, reason=Reason.ERROR)
 CANCELLED: Final = Decision(permit=False, reason=Reason.CANCELLED)
+NOT_CONFIGURED: Final = RemoteFailure(FailureKind.CONFIG, "remote.not_configured")
 POLICY_UNAVAILABLE: Final = Decision(permit=False, reason=Reason.POLICY_UNAVAILABLE)
 
 
@@ -92,7 +93,15 @@ class Engine:
 
     def _begin_remote(self, question: Question, snapshot: Snapshot, local: Decision) -> Decision | Attempt:
         if self._remote is None or self.breaker is None or self.cache is None:
-            return _from_point(local, Reason.REMOTE_UNAVAILABLE, detail="remote.not_configured")
+            return fall_back(
+                choice=None,
+                failure=NOT_CONFIGURED,
+                question=question,
+                local=local,
+                snapshot=snapshot,
+                cache=None,
+                key=(),
+            )
         query = RemoteQuery.of(question, snapshot.revision)
         known = self.cache.fresh(query.key, question.now, self._remote.permit_ttl, self._remote.deny_ttl)
         if known is not None:
@@ -118,7 +127,8 @@ class Engine:
             return self.fall_back(attempt, reply)
         self.breaker.succeed(moment)
         question = attempt.question
-        self.cache.remember(attempt.query.key, reply, question.now, question.principal.expires_at)
+        if attempt.snapshot is self._snapshot:  # what was asked under an older policy is no answer for later
+            self.cache.remember(attempt.query.key, reply, question.now, question.principal.expires_at)
         return _answered(attempt.local, permit=reply.permit, source=Source.REMOTE)
 
     def abandon(self) -> None:
@@ -201,17 +211,6 @@ def versioned(decision: Decision, snapshot: Snapshot | None) -> Decision:
 
 
 def _answered(local: Decision, *, permit: bool, source: Source) -> Decision:
+    permit = permit is True
     reason = Reason.PERMITTED if permit else Reason.REMOTE_DENY
-    return msgspec.structs.replace(local, permit=permit is True, reason=reason, source=source, sensitive=True)
-
-
-def _from_point(local: Decision, reason: Reason, *, detail: str) -> Decision:
-    return msgspec.structs.replace(
-        local,
-        permit=False,
-        reason=reason,
-        source=Source.FALLBACK,
-        sensitive=True,
-        fallback=Fallback(trigger=detail, mode=FallbackMode.DENY),
-        detail=detail,
-    )
+    return msgspec.structs.replace(local, permit=permit, reason=reason, source=source, sensitive=True)

@@ -21,7 +21,7 @@ from authz_middleware.answer import Answer, answer_for
 from authz_middleware.authorization import UNDECIDED, Authorization
 from authz_middleware.current import authz
 from authz_middleware.decision import Decision, Reason
-from authz_middleware.engine import CANCELLED, ERROR, Attempt, Engine, versioned
+from authz_middleware.engine import CANCELLED, ERROR, NOT_CONFIGURED, Attempt, Engine, versioned
 from authz_middleware.errors import AnnotationError, AuthzError, NoRequestError
 from authz_middleware.facts import RequestFacts
 from authz_middleware.flow import Ask, Await, Effect, Flow, Load, arun, run
@@ -35,7 +35,6 @@ from authz_middleware.question import Question
 from authz_middleware.record.masking import MASK, is_secret_value
 from authz_middleware.record.recorder import Recorder
 from authz_middleware.remote.decision_point import DecisionPoint
-from authz_middleware.remote.failure import FailureKind, RemoteFailure
 from authz_middleware.resource import Resource
 from authz_middleware.settings import Settings
 from authz_middleware.startup import policy_problems
@@ -47,7 +46,6 @@ PUBLIC: Final = Decision(permit=True, reason=Reason.PUBLIC)
 UNDECLARED: Final = Permission(action="route:undeclared")
 NOT_DECLARED: Final = Decision(permit=False, reason=Reason.PERMISSION_MISSING)
 RECORD_UNAVAILABLE: Final = Decision(permit=False, reason=Reason.RECORD_UNAVAILABLE)
-NO_POINT: Final = RemoteFailure(FailureKind.CONFIG, "remote.not_configured")
 
 
 class EnforcementPoint:
@@ -223,14 +221,14 @@ class EnforcementPoint:
         if isinstance(effect, Load):
             return self._loaders.load(effect.resource, effect.now)
         if isinstance(effect, Ask):
-            return self._point.ask(effect.query) if self._point else NO_POINT
+            return self._point.ask(effect.query) if self._point else NOT_CONFIGURED
         return self.recorder.wait(effect.receipt)
 
     async def _aperform(self, effect: Effect) -> object:
         if isinstance(effect, Load):
             return await self._loaders.aload(effect.resource, effect.now)
         if isinstance(effect, Ask):
-            return await self._point.ask_async(effect.query) if self._point else NO_POINT
+            return await self._point.ask_async(effect.query) if self._point else NOT_CONFIGURED
         return await self.recorder.await_(effect.receipt)
 
     def _identify(

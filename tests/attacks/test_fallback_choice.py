@@ -61,6 +61,21 @@ def test_a_cached_permit_does_not_come_back_with_an_older_policy(tmp_path: Path)
 
 
 @pytest.mark.promise("P5")
+def test_an_answer_that_was_asked_for_under_an_older_policy_is_not_remembered(tmp_path: Path) -> None:
+    engine = Engine(Settings.of(settings(tmp_path)))
+    late = engine.begin(asks("invoice:export"), _snapshot(PERMITTED))
+    assert isinstance(late, Attempt)
+    for text in (STOPPED, PERMITTED):
+        again = _snapshot(text)
+        _decide(engine, asks("report:read", now=NOW + 1), again, RemoteAnswer(True))
+    with late:
+        late.answer(RemoteAnswer(True))
+    assert late.decision.permit, "the request itself keeps the policy it came in with"
+    after = _decide(engine, asks("invoice:export", now=NOW + 2), again, OUTAGE)
+    assert after.reason is Reason.REMOTE_UNAVAILABLE
+
+
+@pytest.mark.promise("P5")
 @pytest.mark.parametrize(("seconds", "reason"), [(299, Reason.DEGRADED), (301, Reason.REMOTE_UNAVAILABLE)])
 def test_a_degraded_permit_does_not_outlive_the_token(tmp_path: Path, seconds: int, reason: Reason) -> None:
     engine = Engine(Settings.of(settings(tmp_path)))
