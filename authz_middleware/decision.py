@@ -18,6 +18,8 @@ class Reason(StrEnum):
     # who calls is not established (401)
     CREDENTIAL_MISSING = "credential.missing"
     CREDENTIAL_INVALID = "credential.invalid"
+    CREDENTIAL_REVOKED = "credential.revoked"
+    AUTHENTICATION_INSUFFICIENT = "authentication.insufficient"
     # the caller is known and may not (403)
     PERMISSION_MISSING = "permission.missing"
     NO_RULE = "rule.none"
@@ -35,6 +37,8 @@ class Reason(StrEnum):
     UNDECIDED = "guard.undecided"
     # it could not be decided (503)
     KEYS_UNAVAILABLE = "keys.unavailable"
+    ISSUER_UNAVAILABLE = "issuer.unavailable"
+    REVOCATIONS_UNAVAILABLE = "revocations.unavailable"
     POLICY_UNAVAILABLE = "policy.unavailable"
     REMOTE_UNAVAILABLE = "remote.unavailable"
     RECORD_UNAVAILABLE = "record.unavailable"

@@ -10,7 +10,7 @@ authentication flows this way.)
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -38,7 +38,25 @@ class Await(msgspec.Struct, frozen=True):
     receipt: Receipt
 
 
-Effect = Load | Ask | Await
+class Job(Protocol):
+    """Something that takes a while, in both colours."""
+
+    def perform(self) -> object:
+        """Do it, blocking."""
+        ...
+
+    async def aperform(self) -> object:
+        """Do it on an event loop, without blocking that."""
+        ...
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Have a job done. Answered by what it answers."""
+
+    job: Job
+
+
+Effect = Load | Ask | Await | Work
 R = TypeVar("R")
 Flow = Generator[Effect, Any, R]
 

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,8 +24,9 @@ from authz_middleware.decision import Decision, Reason
 from authz_middleware.engine import CANCELLED, ERROR, NOT_CONFIGURED, Attempt, Engine, versioned
 from authz_middleware.errors import AnnotationError, AuthzError, NoRequestError
 from authz_middleware.facts import RequestFacts
-from authz_middleware.flow import Ask, Await, Effect, Flow, Load, arun, run
+from authz_middleware.flow import Ask, Await, Effect, Flow, Load, Work, arun, run
 from authz_middleware.identity.authenticator import Authenticator
+from authz_middleware.identity.credentials import Credentials
 from authz_middleware.identity.principal import Principal
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.permission import Permission, Requirement
@@ -115,16 +116,11 @@ class EnforcementPoint:
             await self._point.aclose()
         await asyncio.to_thread(self.close)
 
-    def enforce(self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement) -> Authorization:
-        """Decide on a request before its handler runs. Never raises: an error is a refusal.
-
-        `credentials` are the values of every Authorization header there is.
-        """
+    def enforce(self, facts: RequestFacts, credentials: Credentials, requirement: Requirement) -> Authorization:
+        """Decide on a request before its handler runs. Never raises: an error is a refusal."""
         return run(self._enforcing(facts, credentials, requirement), self._perform)
 
-    async def aenforce(
-        self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement
-    ) -> Authorization:
+    async def aenforce(self, facts: RequestFacts, credentials: Credentials, requirement: Requirement) -> Authorization:
         """`enforce` for an event loop."""
         return await arun(self._enforcing(facts, credentials, requirement), self._aperform)
 
@@ -153,7 +149,7 @@ class EnforcementPoint:
         return authorization
 
     def _enforcing(
-        self, facts: RequestFacts, credentials: Sequence[str], requirement: Requirement
+        self, facts: RequestFacts, credentials: Credentials, requirement: Requirement
     ) -> Flow[Authorization]:
         authorization = Authorization(self, facts, self.policy.current)
         try:
@@ -222,6 +218,8 @@ class EnforcementPoint:
             return self._loaders.load(effect.resource, effect.now)
         if isinstance(effect, Ask):
             return self._point.ask(effect.query) if self._point else NOT_CONFIGURED
+        if isinstance(effect, Work):
+            return effect.job.perform()
         return self.recorder.wait(effect.receipt)
 
     async def _aperform(self, effect: Effect) -> object:
@@ -229,10 +227,12 @@ class EnforcementPoint:
             return await self._loaders.aload(effect.resource, effect.now)
         if isinstance(effect, Ask):
             return await self._point.ask_async(effect.query) if self._point else NOT_CONFIGURED
+        if isinstance(effect, Work):
+            return await effect.job.aperform()
         return await self.recorder.await_(effect.receipt)
 
     def _identify(
-        self, authorization: Authorization, credentials: Sequence[str], requirement: Requirement
+        self, authorization: Authorization, credentials: Credentials, requirement: Requirement
     ) -> Decision | None:
         """Establish who calls; a decision only where no permission is left to decide about."""
         if requirement.public is not None:

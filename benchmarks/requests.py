@@ -32,7 +32,7 @@ from authz_middleware import Settings, requires
 from authz_middleware.facts import RequestFacts
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of
-from tests.support.tokens import Issuer
+from tests.support.tokens import Issuer, bearer
 
 ROUNDS, REQUESTS, PAUSE_S = 200, 20, 0.004
 ISSUER = Issuer()
@@ -112,7 +112,7 @@ def _record_us() -> float:
         point = EnforcementPoint(Settings.from_mapping(settings(Path(name))))
         point.start()
         facts = RequestFacts(method="GET", route="/invoices/{invoice_id}", endpoint="bench:read")
-        request = point.enforce(facts, [f"Bearer {TOKEN}"], Requirement.of(annotations_of(guarded)))
+        request = point.enforce(facts, bearer(TOKEN), Requirement.of(annotations_of(guarded)))
         question = request.question("invoice:read", "invoice/7")
         both, ours = time.process_time(), time.thread_time()
         for _ in range(records):

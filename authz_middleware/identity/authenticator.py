@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.forking import renew_in_children
 from authz_middleware.identity.claims import principal_of
+from authz_middleware.identity.credentials import Credentials
 from authz_middleware.identity.jwk import Keyring, KeySetError
 from authz_middleware.identity.keys import REGULAR, FileKeys, InlineKeys, KeySet, RefreshTimes, RemoteKeys
 from authz_middleware.identity.principal import Principal
@@ -90,10 +91,10 @@ class Authenticator:
         for issuer in self._issuers.values():
             issuer.keys.close()
 
-    def authenticate(self, authorization: Sequence[str], now: float) -> Principal | CredentialProblem:
-        """Who sends these Authorization headers at `now` (seconds since the epoch). Never raises, never waits."""
+    def authenticate(self, credentials: Credentials, now: float) -> Principal | CredentialProblem:
+        """Who sends a request with these credentials at `now` (seconds since the epoch). Never raises, never waits."""
         try:
-            header = _only(authorization)
+            header = _only(credentials.values("authorization"))
             digest = sha256(header.encode("utf-8", "surrogatepass")).digest()
             with self._lock:
                 try:

@@ -49,6 +49,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     transaction: str | None = None
     issued_at: float = 0.0
     expires_at: float = 0.0
+    authenticated_at: float | None = None
+    """When the person behind the token was last authenticated (`auth_time`, OpenID Connect Core section 2)."""
+    acr: str | None = None
+    """How (`acr`, authentication context class reference)."""
+    key_id: str | None = None
+    """The id of the key that the token was signed with; revocations may name it."""
     claims: Mapping[str, Any] = NO_CLAIMS
     """Further verified claims that the claim map names; policies read them as `subject.<name>`."""
 

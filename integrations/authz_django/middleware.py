@@ -20,6 +20,7 @@ from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
 from authz_middleware.errors import AccessDenied, NoRequestError
 from authz_middleware.facts import RequestFacts
+from authz_middleware.identity.credentials import Credentials
 from authz_middleware.ledger import DEGRADED_HEADER, Ledger, Outgoing
 from authz_middleware.permission import Requirement
 
@@ -27,7 +28,7 @@ KEY: Final = "authz.ledger"
 
 Response = HttpResponseBase
 GetResponse = Callable[[HttpRequest], Any]
-Asked = tuple[RequestFacts, list[str], Requirement]
+Asked = tuple[RequestFacts, Credentials, Requirement]
 
 
 class AuthzMiddleware:

@@ -11,6 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from authz_middleware.answer import Answer
 from authz_middleware.errors import AuthzError
 from authz_middleware.facts import NO_PARAMS, RequestFacts
+from authz_middleware.identity.asgi import ASGICredentials
+from authz_middleware.identity.credentials import Credentials
+from authz_middleware.identity.wsgi import WSGICredentials
 
 
 class MethodChangedError(AuthzError):
@@ -35,10 +38,10 @@ def facts_of(
     )
 
 
-def credentials_of(request: HttpRequest) -> list[str]:
-    """The values of the Authorization headers. Servers join several with a comma, which no credential holds."""
-    header = request.META.get("HTTP_AUTHORIZATION")
-    return [] if header is None else [header]
+def credentials_of(request: HttpRequest) -> Credentials:
+    """The credentials as the server handed them over."""
+    scope: Mapping[str, Any] | None = getattr(request, "scope", None)
+    return WSGICredentials(request.META) if scope is None else ASGICredentials(scope)
 
 
 def response_of(answer: Answer) -> HttpResponse:

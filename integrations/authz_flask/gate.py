@@ -7,7 +7,7 @@ run before it may answer a request, but never run its view; what they answer, th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Request, g, request
 from flask.typing import ResponseReturnValue
@@ -16,6 +16,7 @@ from authz_flask.passage import Passage, facts_of, passage_of, response_of
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
 from authz_middleware.errors import AccessDenied
+from authz_middleware.identity.wsgi import WSGICredentials
 
 if TYPE_CHECKING:
     from authz_flask.guard import Guard
@@ -86,8 +87,7 @@ class Gate:
             )
         except Exception as error:  # noqa: BLE001 - what cannot be read has not been permitted
             return pep.refuse_failed(facts_of(environ, method=visit.method, route=route, endpoint=name), error)
-        credential = cast("str | None", environ.get("HTTP_AUTHORIZATION"))
-        return pep.enforce(facts, () if credential is None else (credential,), endpoint.requirement)
+        return pep.enforce(facts, WSGICredentials(environ), endpoint.requirement)
 
     def _run(self, authorization: Authorization, passage: Passage, visit: Visit) -> ResponseReturnValue:
         token = current_authorization.set(authorization)

@@ -26,17 +26,6 @@ def facts_of(
     )
 
 
-def credentials_of(scope: Scope) -> tuple[list[str], str | None]:
-    """The values of every Authorization header there is, and the `traceparent`."""
-    credentials, traceparent = [], None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            credentials.append(value.decode("latin-1"))
-        elif name == b"traceparent":
-            traceparent = value.decode("latin-1")
-    return credentials, traceparent
-
-
 def header_of(scope: Scope, wanted: bytes) -> str | None:
     """The first value of a header, by its lower-case name."""
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)

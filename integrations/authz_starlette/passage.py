@@ -10,9 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
+from authz_middleware.identity.asgi import ASGICredentials
 from authz_middleware.pep import EnforcementPoint
 from authz_starlette.endpoint import Layers, application_layers, branch_of, endpoint_of
-from authz_starlette.facts import credentials_of, facts_of
+from authz_starlette.facts import facts_of, header_of
 from authz_starlette.gate import KEY, Handle
 from authz_starlette.handlers import target_of, wrapped_applications
 from authz_starlette.included import context_of, layers_of
@@ -67,13 +68,13 @@ class RequestPassage(msgspec.Struct):
                 return outer
         try:
             endpoint = endpoint_of(route, scope.get("method", "GET"), layers, self.pep.settings, context)
-            credentials, traceparent = credentials_of(scope)
+            traceparent = header_of(scope, b"traceparent")
             facts = facts_of(scope, endpoint.route, endpoint.name, traceparent, endpoint.fields)
         except Exception as error:  # noqa: BLE001 - what cannot be read has not been permitted
             facts = facts_of({**scope, "path_params": None}, "", type(route).__qualname__)
             authorization = self.pep.refuse_failed(facts, error)
         else:
-            authorization = await self.pep.aenforce(facts, credentials, endpoint.requirement)
+            authorization = await self.pep.aenforce(facts, ASGICredentials(scope), endpoint.requirement)
         self.taken.append(authorization)
         return authorization
 

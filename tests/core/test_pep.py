@@ -19,7 +19,7 @@ from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of, public
 from authz_middleware.resource import Resource
 from authz_middleware.startup import requirement_problems
-from tests.support.tokens import bearer
+from tests.support.tokens import bearer, shown
 from tests.support.treasury import INVOICES, loaders, records, settings, token
 
 FACTS = RequestFacts(method="GET", route="/invoices/{invoice_id}", endpoint="app:read", path_params={"invoice_id": "1"})
@@ -162,7 +162,7 @@ def test_a_new_policy_with_a_sensitive_action_and_no_fallback_for_it_does_not_co
 @pytest.mark.capability("C41")
 @pytest.mark.parametrize("credentials", [[], ["Basic YWRtaW46"], ["Bearer x"], ["Bearer a", "Bearer b"], ["\x00"]])
 def test_a_bad_credential_is_refused_with_401_and_recorded_once(point: Point, credentials: list[str]) -> None:
-    request = point.pep.enforce(FACTS, credentials, READ)
+    request = point.pep.enforce(FACTS, shown(*credentials), READ)
     assert request.refusal is not None
     assert request.refusal.status == 401
     assert request.principal is None
@@ -281,7 +281,7 @@ def test_two_loaders_of_one_type_are_a_mistake() -> None:
 @pytest.mark.capability("C46")
 def test_observing_refuses_nothing_and_records_what_it_would_have_done(tmp_path: Path) -> None:
     point = Point(tmp_path, settings(tmp_path, mode="observe"), loaders=loaders(asynchronous=False))
-    nobody = point.pep.enforce(FACTS, [], READ)
+    nobody = point.pep.enforce(FACTS, shown(), READ)
     assert nobody.refusal is None
     assert nobody.permitted("invoice:amend", resource="invoice/2")
     assert not nobody.check("invoice:amend", resource="invoice/2").permit
@@ -387,7 +387,7 @@ def test_a_failed_check_is_final_for_the_response(point: Point) -> None:
 
 def test_on_a_public_endpoint_there_is_nobody_to_check(point: Point) -> None:
     opened = Requirement.of(annotations_of(public(reason="probe", owner="platform")(lambda: None)))
-    request = point.pep.enforce(FACTS, [], opened)
+    request = point.pep.enforce(FACTS, shown(), opened)
     assert request.refusal is None
     with pytest.raises(NoRequestError, match="is public"):
         request.check("invoice:amend")

@@ -16,6 +16,7 @@ import pytest
 from authz_middleware import Reason, Settings, requires
 from authz_middleware.authorization import Authorization
 from authz_middleware.facts import RequestFacts
+from authz_middleware.identity.credentials import Credentials
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of
 from tests.support.tokens import bearer
@@ -42,7 +43,7 @@ def started(folder: Path, url: str, deadline: str) -> EnforcementPoint:
     return point
 
 
-def manager(number: int = 0) -> list[str]:
+def manager(number: int = 0) -> Credentials:
     return bearer(token(roles=["manager"], sub=f"manager-{number}"))
 
 

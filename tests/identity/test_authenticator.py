@@ -20,7 +20,7 @@ from authz_middleware.identity.principal import Principal
 from authz_middleware.identity.problem import PROBLEMS, CredentialDetail, CredentialProblem, TokenRefusedError
 from authz_middleware.identity.tokens import parse_token
 from authz_middleware.settings.model import IssuerSettings
-from tests.support.tokens import AUDIENCE, REMOVED, Issuer, bearer
+from tests.support.tokens import AUDIENCE, REMOVED, Issuer, bearer, shown
 
 NOW = 1_750_000_000.0
 ISSUER = Issuer()
@@ -49,7 +49,7 @@ def verifications(authenticator: Authenticator) -> list[str]:
 
 @pytest.mark.capability("C47")
 def test_without_a_header_the_credential_is_missing() -> None:
-    assert make().authenticate([], NOW) == CredentialProblem(Reason.CREDENTIAL_MISSING, "authorization.missing")
+    assert make().authenticate(shown(), NOW) == CredentialProblem(Reason.CREDENTIAL_MISSING, "authorization.missing")
 
 
 @pytest.mark.capability("C44")
@@ -80,17 +80,17 @@ def test_without_a_header_the_credential_is_missing() -> None:
     ],
 )
 def test_anything_but_one_bearer_token_in_one_header_is_refused(headers: list[str], detail: str) -> None:
-    assert make().authenticate(headers, NOW) == CredentialProblem(Reason.CREDENTIAL_INVALID, detail)
+    assert make().authenticate(shown(*headers), NOW) == CredentialProblem(Reason.CREDENTIAL_INVALID, detail)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR"])
 def test_the_scheme_is_read_without_regard_to_case(scheme: str) -> None:
-    assert isinstance(make().authenticate([f"{scheme} {TOKEN}"], NOW), Principal)
+    assert isinstance(make().authenticate(shown(f"{scheme} {TOKEN}"), NOW), Principal)
 
 
-@pytest.mark.parametrize("headers", [None, [None], [b"Bearer x"], [7], 7])
-def test_what_no_adapter_should_hand_over_is_refused(headers: Any) -> None:
-    result = make().authenticate(headers, NOW)
+@pytest.mark.parametrize("credentials", [None, shown(None), shown(b"Bearer x"), shown(7), 7])  # type: ignore[arg-type]
+def test_what_no_adapter_should_hand_over_is_refused(credentials: Any) -> None:
+    result = make().authenticate(credentials, NOW)
     assert isinstance(result, CredentialProblem)
     assert result.reason is not Reason.KEYS_UNAVAILABLE
 
@@ -98,7 +98,7 @@ def test_what_no_adapter_should_hand_over_is_refused(headers: Any) -> None:
 @settings(max_examples=200)
 @given(headers=st.lists(st.text(max_size=40) | st.text(max_size=20).map(lambda text: f"Bearer {text}"), max_size=2))
 def test_no_made_up_header_establishes_anybody(headers: list[str]) -> None:
-    assert isinstance(make().authenticate(headers, NOW), CredentialProblem)
+    assert isinstance(make().authenticate(shown(*headers), NOW), CredentialProblem)
 
 
 def test_an_authenticator_without_issuers_believes_nobody() -> None:
@@ -138,7 +138,7 @@ def test_a_refused_token_is_not_remembered() -> None:
     authenticator = make()
     for number in range(50):
         authenticator.authenticate(bearer(f"{TOKEN[:-8]}{number:08d}"), NOW)
-        authenticator.authenticate([f"Basic {number}"], NOW)
+        authenticator.authenticate(shown(f"Basic {number}"), NOW)
     assert len(authenticator._cache) == 0
 
 

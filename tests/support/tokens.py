@@ -9,12 +9,14 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
+
+from authz_middleware.identity.credentials import Credentials, Target
 
 AUDIENCE: Final = "billing-api"
 REMOVED: Final[Any] = None
@@ -106,9 +108,57 @@ class Issuer:
         return self.sign(base64url(default if header is None else header), base64url(payload))
 
 
-def bearer(token: str) -> list[str]:
-    """The Authorization headers of a request that carries this token."""
-    return [f"Bearer {token}"]
+class ShownCredentials(Credentials):
+    """Credentials as a test states them; see `shown`."""
+
+    def __init__(
+        self,
+        headers: Sequence[tuple[str, str]],
+        method: str,
+        peer: str | None,
+        target: Target,
+        certificate: bytes | None,
+    ) -> None:
+        self._headers = headers
+        self._method = method
+        self._peer = peer
+        self._target = target
+        self._certificate = certificate
+
+    @property
+    def method(self) -> str:
+        return self._method
+
+    @property
+    def peer(self) -> str | None:
+        return self._peer
+
+    def values(self, name: str) -> list[str]:
+        return [value for known, value in self._headers if known == name]
+
+    def target(self) -> Target:
+        return self._target
+
+    def certificate(self) -> bytes | None:
+        return self._certificate
+
+
+def shown(
+    *authorization: str,
+    headers: Sequence[tuple[str, str]] = (),
+    method: str = "GET",
+    peer: str | None = "127.0.0.1",
+    target: Target = Target("https", "billing.example", "/invoices"),  # noqa: B008 - frozen
+    certificate: bytes | None = None,
+) -> ShownCredentials:
+    """The credentials of a request with these Authorization headers and these others, lower-case names first."""
+    all_headers = [*(("authorization", value) for value in authorization), *headers]
+    return ShownCredentials(all_headers, method, peer, target, certificate)
+
+
+def bearer(token: str) -> ShownCredentials:
+    """The credentials of a request that carries this token and nothing else."""
+    return shown(f"Bearer {token}")
 
 
 class _QuietServer(ThreadingHTTPServer):
