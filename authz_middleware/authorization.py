@@ -14,7 +14,7 @@ from authz_middleware.errors import AccessDenied, AnnotationError, NoRequestErro
 from authz_middleware.facts import RequestFacts
 from authz_middleware.identity.principal import Principal
 from authz_middleware.loaders import described
-from authz_middleware.permission import ACTION_NAME, Permission
+from authz_middleware.permission import ACTION_NAME, Permission, Requirement
 from authz_middleware.question import Question
 from authz_middleware.resource import Resource, is_clear_id
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authz_middleware.policy.snapshot import Snapshot
 
 UNDECIDED: Final = Decision(permit=False, reason=Reason.UNDECIDED)
+NOTHING: Final = Requirement()
 
 
 @runtime_checkable
@@ -42,13 +43,28 @@ class Authorization:
     the application answers itself. In observe mode `refusal` stays None.
     """
 
-    __slots__ = ("_loaded", "_pep", "decision", "degraded", "facts", "principal", "refusal", "snapshot")
+    __slots__ = (
+        "_loaded",
+        "_pep",
+        "affirmed",
+        "decision",
+        "degraded",
+        "facts",
+        "principal",
+        "refusal",
+        "requirement",
+        "snapshot",
+    )
 
     def __init__(self, pep: EnforcementPoint, facts: RequestFacts, snapshot: Snapshot | None) -> None:
         self._pep = pep
         self._loaded: dict[tuple[str, str], Resource] | None = None
         self.facts = facts
         self.snapshot = snapshot
+        self.requirement = NOTHING
+        """What was asked of the endpoint."""
+        self.affirmed = snapshot
+        """The snapshot that last permitted it: on a websocket a later one may, see `EnforcementPoint.stands`."""
         self.principal: Principal | None = None
         self.decision = UNDECIDED
         self.degraded = False
@@ -94,7 +110,7 @@ class Authorization:
             raise AnnotationError(f"action {action!r} must be words joined by ':', such as 'invoice:read'")
         if self.facts.protocol == "websocket":
             # Each message is a moment of action of its own: today's policy, and the resource as it is now.
-            self.snapshot, self._loaded = self._pep.policy.current, None
+            self.renew()
         if self.principal is None:
             raise NoRequestError(f"{self.facts.endpoint} is public: there is no caller to decide {action!r} about")
         return Question(
@@ -105,6 +121,18 @@ class Authorization:
             environment=self._pep.settings.app.environment,
             now=self._pep.clock(),
         )
+
+    def renew(self) -> None:
+        """Take today's policy for what is asked next, and forget resources as they were."""
+        self.snapshot, self._loaded = self._pep.policy.current, None
+
+    def stands(self) -> bool:
+        """Whether what was let in may go on; see `EnforcementPoint.stands`."""
+        return self._pep.stands(self)
+
+    async def areaffirm(self) -> None:
+        """Decide again; see `EnforcementPoint.areaffirm`."""
+        await self._pep.areaffirm(self)
 
     def remembered(self, resource: Resource) -> Resource | None:
         """The resource as it was loaded earlier in this request."""

@@ -28,6 +28,7 @@ from authz_middleware.flow import Ask, Await, Effect, Flow, Load, Work, arun, ru
 from authz_middleware.identity.authenticator import Authenticator
 from authz_middleware.identity.credentials import Credentials
 from authz_middleware.identity.principal import Principal
+from authz_middleware.identity.problem import CredentialDetail
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.permission import Permission, Requirement
 from authz_middleware.policy.store import SnapshotStore
@@ -45,6 +46,7 @@ Render = Callable[[Decision, Answer], Answer]
 
 PUBLIC: Final = Decision(permit=True, reason=Reason.PUBLIC)
 UNDECLARED: Final = Permission(action="route:undeclared")
+EXPIRED: Final = Decision(permit=False, reason=Reason.CREDENTIAL_INVALID, detail=CredentialDetail.EXPIRED.value)
 NOT_DECLARED: Final = Decision(permit=False, reason=Reason.PERMISSION_MISSING)
 RECORD_UNAVAILABLE: Final = Decision(permit=False, reason=Reason.RECORD_UNAVAILABLE)
 
@@ -132,6 +134,22 @@ class EnforcementPoint:
         """`decide` for an event loop."""
         return await arun(self._checking(authorization, action, resource), self._aperform)
 
+    def stands(self, authorization: Authorization) -> bool:
+        """Whether what was let in, and still goes on, may go on without being decided again: nothing it rests on has
+        changed. For websockets, whose every message and every second is a moment of action of its own."""
+        principal = authorization.principal
+        if principal is None or not authorization.decision.permit:  # public; or refused, and there is no more to refuse
+            return True
+        return self.clock() < principal.expires_at and self.policy.current is authorization.affirmed
+
+    async def areaffirm(self, authorization: Authorization) -> None:
+        """Decide again on what does not stand any longer. Afterwards it stands, or its `refusal` says how it ends.
+
+        The token must not have expired, without any leeway, and a policy that came into force since must permit the
+        endpoint as well. Never raises.
+        """
+        await arun(self._reaffirming(authorization), self._aperform)
+
     def refuse_undecided(self, facts: RequestFacts) -> Authorization:
         """Refuse a response that was about to leave without a decision for its request, and raise the alarm."""
         shown = facts.endpoint or facts.route
@@ -152,6 +170,7 @@ class EnforcementPoint:
         self, facts: RequestFacts, credentials: Credentials, requirement: Requirement
     ) -> Flow[Authorization]:
         authorization = Authorization(self, facts, self.policy.current)
+        authorization.requirement = requirement
         try:
             early = self._identify(authorization, credentials, requirement)
             if early is not None:
@@ -162,14 +181,33 @@ class EnforcementPoint:
                 outcome = yield from self._recording(authorization, asked, early, action)
                 self._conclude(authorization, outcome)
                 return authorization
-            for permission in requirement.permissions:
-                outcome = yield from self._deciding(authorization, self._question(authorization, permission))
-                self._conclude(authorization, outcome)
-                if not authorization.decision.permit:
-                    break
+            yield from self._deciding_all(authorization)
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
             return self.refuse_failed(facts, error)
         return authorization
+
+    def _reaffirming(self, authorization: Authorization) -> Flow[None]:
+        try:
+            authorization.renew()
+            snapshot = authorization.snapshot
+            if authorization.principal is not None and self.clock() >= authorization.principal.expires_at:
+                question = self._question(authorization, authorization.requirement.permissions[0])
+                outcome = yield from self._recording(authorization, question, versioned(EXPIRED, snapshot))
+                self._conclude(authorization, outcome)
+                return
+            yield from self._deciding_all(authorization)
+            authorization.affirmed = snapshot
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
+            failed = self._failed(error, authorization.facts)
+            self._conclude(authorization, (failed, self._answer(failed, None)))
+
+    def _deciding_all(self, authorization: Authorization) -> Flow[None]:
+        """Every question of the endpoint, up to the first that is refused."""
+        for permission in authorization.requirement.permissions:
+            outcome = yield from self._deciding(authorization, self._question(authorization, permission))
+            self._conclude(authorization, outcome)
+            if not authorization.decision.permit:
+                break
 
     def _checking(self, authorization: Authorization, action: str, resource: object) -> Flow[Outcome]:
         """A question of the handler's own."""
@@ -272,7 +310,7 @@ class EnforcementPoint:
         self._errors.ring(facts.endpoint, str(error) if isinstance(error, AuthzError) else describe(error), kind=name)
         return msgspec.structs.replace(ERROR, detail=name)
 
-    def _answer(self, decision: Decision, decision_id: str) -> Answer:
+    def _answer(self, decision: Decision, decision_id: str | None) -> Answer:
         retry_after = self.settings.remote.breaker.pause if self.settings.remote else 1.0
         answer = answer_for(decision, decision_id, retry_after=retry_after)
         if self._render is None:

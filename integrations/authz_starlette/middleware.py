@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz_middleware.answer import answer_for
 from authz_middleware.decision import Decision, Reason
-from authz_middleware.errors import AccessDenied, AuthzError, SettingsError
+from authz_middleware.errors import AuthzError, SettingsError
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.pep import EnforcementPoint, Render, describe
 from authz_middleware.settings import Settings, SettingsSource
@@ -22,6 +22,7 @@ from authz_starlette.endpoint import Layers, application_layers, endpoint_of, le
 from authz_starlette.outer_line import OuterLine
 from authz_starlette.passage import RequestPassage
 from authz_starlette.refusal import send_answer
+from authz_starlette.socket_line import SocketLine
 
 _ENDS: Final = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"})
 _NOT_STARTED: Final = answer_for(Decision(permit=False, reason=Reason.POLICY_UNAVAILABLE), None, retry_after=1.0)
@@ -70,6 +71,9 @@ class AuthzMiddleware:
             await self._nest(above, pep, scope, receive, send)
             return
         line = OuterLine(pep, scope, send)
+        if scope["type"] == "websocket":
+            line = SocketLine(pep, scope, receive, send)
+            receive = line.receive
         app = scope.get("app", self.app)
         if app is not self._root:
             self._root, self._layers = app, application_layers(app)
@@ -78,11 +82,12 @@ class AuthzMiddleware:
             await self.app(scope, receive, line.send)
         except Exception as error:
             refused = not isinstance(error, ClientDisconnect) and await line.settle(failed=True)
-            if not (refused and isinstance(error, AccessDenied)):
+            if not (refused and line.explains(error)):
                 raise
         else:
             await line.settle(failed=False)
         finally:
+            line.leave()
             del scope[gate.KEY]
 
     async def _nest(

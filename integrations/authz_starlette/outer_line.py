@@ -8,6 +8,7 @@ from starlette.types import Message, Scope, Send
 
 from authz_middleware.answer import Answer
 from authz_middleware.authorization import Authorization
+from authz_middleware.errors import AccessDenied
 from authz_middleware.facts import RequestFacts
 from authz_middleware.ledger import DEGRADED_HEADER, Ledger, Outgoing
 from authz_middleware.pep import EnforcementPoint
@@ -71,6 +72,13 @@ class OuterLine:
             if replacement is not None:
                 await self._replace(replacement)
         return self._ended or self._answered is not None
+
+    def leave(self) -> None:
+        """The application is done."""
+
+    def explains(self, error: Exception) -> bool:
+        """Whether an exception of the application is only about the refusal."""
+        return isinstance(error, AccessDenied)
 
     async def _start(self, message: Message, refusal: Answer | None) -> None:
         if refusal is not None or not self.taken:
