@@ -17,7 +17,7 @@ a permit yet.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Final, Self
 
@@ -60,14 +60,17 @@ class Engine:
         """Whether the outcome still hangs on attributes of the resource that nobody has looked up."""
         return snapshot is not None and snapshot.needs_attributes(question) and crossed(question) is None
 
-    def begin(self, question: Question, snapshot: Snapshot | None) -> Decision | Attempt:
-        """Decide locally, or say what to ask. Never raises: an error is a refusal."""
+    def begin(self, question: Question, snapshot: Snapshot | None, epoch: Hashable = None) -> Decision | Attempt:
+        """Decide locally, or say what to ask. Never raises: an error is a refusal.
+
+        `epoch` is that of the revocations: an answer that was had under another one is not served again.
+        """
         try:
-            return self._begin(question, snapshot)
+            return self._begin(question, snapshot, epoch)
         except Exception:  # noqa: BLE001 - whatever went wrong while deciding, nothing was permitted
             return ERROR
 
-    def _begin(self, question: Question, snapshot: Snapshot | None) -> Decision | Attempt:
+    def _begin(self, question: Question, snapshot: Snapshot | None, epoch: Hashable) -> Decision | Attempt:
         if snapshot is None:
             return POLICY_UNAVAILABLE
         if snapshot is not self._snapshot:
@@ -78,7 +81,7 @@ class Engine:
         local = snapshot.evaluate(question)
         if not local.permit or not self._is_sensitive(question, local):
             return local
-        return self._begin_remote(question, snapshot, local)
+        return self._begin_remote(question, snapshot, local, epoch)
 
     def _take(self, snapshot: Snapshot) -> None:
         # By identity: content that comes back after a rollback does not bring back what was decided under it before.
@@ -91,7 +94,9 @@ class Engine:
             return True
         return bool(self._sensitive) and any(covers(pattern, question.action) for pattern in self._sensitive)
 
-    def _begin_remote(self, question: Question, snapshot: Snapshot, local: Decision) -> Decision | Attempt:
+    def _begin_remote(
+        self, question: Question, snapshot: Snapshot, local: Decision, epoch: Hashable
+    ) -> Decision | Attempt:
         if self._remote is None or self.breaker is None or self.cache is None:
             return fall_back(
                 choice=None,
@@ -102,7 +107,7 @@ class Engine:
                 cache=None,
                 key=(),
             )
-        query = RemoteQuery.of(question, snapshot.revision)
+        query = RemoteQuery.of(question, snapshot.revision, epoch)
         known = self.cache.fresh(query.key, question.now, self._remote.permit_ttl, self._remote.deny_ttl)
         if known is not None:
             return _answered(local, permit=known.permit, source=Source.CACHE)

@@ -1,7 +1,7 @@
 """One question as it travels: the exact bytes, and the key under which its answer may be shared.
 
 The key is a digest of everything that is sent except the two times, so that whatever is added to the message
-is part of the key without anybody remembering to add it.
+is part of the key without anybody remembering to add it; and the policy and the revocations of the moment.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ class RemoteQuery(msgspec.Struct, frozen=True):
     request_id: str
 
     @classmethod
-    def of(cls, question: Question, revision: str | None, request_id: str | None = None) -> RemoteQuery:
-        """The query that asks this question under this policy revision.
+    def of(
+        cls, question: Question, revision: str | None, epoch: Hashable = None, *, request_id: str | None = None
+    ) -> RemoteQuery:
+        """The query that asks this question under this policy revision, in this epoch of revocations.
 
         Raises MessageError when the question holds something that cannot be said in JSON without changing it.
         """
         request = evaluation_request(question)
-        return cls(query_key(request, revision), msgspec.json.encode(request), request_id or uuid4().hex)
+        return cls(query_key(request, revision, epoch), msgspec.json.encode(request), request_id or uuid4().hex)
 
 
-def query_key(request: Mapping[str, Any], revision: str | None) -> tuple[Hashable, ...]:
-    """The key of an evaluation request: policy revision, and all that is sent but the times."""
+def query_key(request: Mapping[str, Any], revision: str | None, epoch: Hashable = None) -> tuple[Hashable, ...]:
+    """The key of an evaluation request: policy revision, revocation epoch, and all that is sent but the times."""
     context = {name: value for name, value in request.get("context", {}).items() if name not in TIMES}
     timeless = msgspec.json.encode({**request, "context": context}, order="sorted")
-    return (revision, hashlib.sha256(timeless).digest())
+    return (revision, epoch, hashlib.sha256(timeless).digest())

@@ -218,6 +218,17 @@ def test_a_new_policy_ends_every_cached_permit(snapshot: Snapshot) -> None:
     assert not answered(step, RemoteFailure(FailureKind.CONNECT)).permit
 
 
+@pytest.mark.capability("C18", "C32")
+@pytest.mark.promise("P5")
+def test_a_revocation_ends_every_cached_permit(snapshot: Snapshot) -> None:
+    engine = Engine(settings())
+    answered(attempt(engine, snapshot, "invoice:export"), RemoteAnswer(permit=True))
+    assert isinstance(engine.begin(asks("invoice:export"), snapshot, None), Decision)
+    step = engine.begin(asks("invoice:export"), snapshot, ("file", 1))
+    assert isinstance(step, Attempt)
+    assert not answered(step, RemoteFailure(FailureKind.CONNECT)).permit
+
+
 def test_a_fresh_answer_is_shared_for_its_time_to_live(snapshot: Snapshot) -> None:
     engine = Engine(settings())
     answered(attempt(engine, snapshot), RemoteAnswer(permit=True))

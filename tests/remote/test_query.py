@@ -71,6 +71,11 @@ def test_the_order_of_sets_and_attributes_does_not_matter() -> None:
     assert key(resource=Resource(RESOURCE.type, RESOURCE.id, attributes)) == key()
 
 
+def test_another_epoch_of_revocations_is_another_key() -> None:
+    keys = {RemoteQuery.of(question(), "r1", epoch).key for epoch in (None, 0, 1, ("file", 1))}
+    assert len(keys) == 4
+
+
 def test_the_body_is_the_request() -> None:
     query = RemoteQuery.of(question(), "r1")
     assert msgspec.json.decode(query.body) == evaluation_request(question())
