@@ -1,0 +1,1 @@
+"""Tokens that are worth nothing without what they are bound to."""
