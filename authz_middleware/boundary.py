@@ -6,10 +6,12 @@ can forget them. A claim that the token does not carry is a crossing, not a pass
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from authz_middleware.decision import Reason
+from authz_middleware.decision import Decision, Reason
 from authz_middleware.question import Question
+from authz_middleware.step_up import StepUp, is_met, told_to
 
 LEEWAY_S: Final = 60.0
 """The most that an issuer's `leeway` may be. A request that goes on (a websocket, a stream) asks on behalf of a token
@@ -36,6 +38,21 @@ def crossed(question: Question) -> Reason | None:
     if permission.purposes is not None and principal.purpose not in permission.purposes:
         return Reason.PURPOSE_MISMATCH
     return None
+
+
+def is_underauthenticated(question: Question) -> bool:
+    """Whether the route asks for another authentication than there is behind the token.
+
+    For what the policy permits only: nobody is sent to authenticate for what is denied all the same.
+    """
+    asked = question.permission.step_up
+    return asked is not None and not is_met(asked, question.principal, question.now)
+
+
+def underauthenticated(question: Question, ways: Iterable[StepUp]) -> Decision:
+    """The refusal of such a question. `ways` are what the rules that permit it ask of the authentication."""
+    step_up = told_to(question.principal, question.permission.step_up, ways)
+    return Decision(permit=False, reason=Reason.AUTHENTICATION_INSUFFICIENT, step_up=step_up)
 
 
 def _all_kinds_let_in(question: Question) -> bool:

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from authz_middleware.step_up import StepUp
+
 
 class Reason(StrEnum):
     """Why a decision came out as it did. The values are stable: they appear in records and in the docs."""
@@ -94,5 +96,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     missing_inputs: tuple[str, ...] = ()
     stale_inputs: tuple[str, ...] = ()
     helpful_scopes: tuple[str, ...] = ()
-    """Scopes that, had the token carried them, would have made a permit rule apply (RFC 6750 `scope`)."""
+    """Scopes that, had the token carried them, would have made a permit rule apply (RFC 6750 `scope`), be it after the
+    person behind it has authenticated anew."""
+    step_up: StepUp | None = None
+    """With AUTHENTICATION_INSUFFICIENT, how the person behind the token would have to authenticate (RFC 9470); None
+    where no person is, or no authentication could suffice."""
     detail: str | None = None

@@ -23,7 +23,7 @@ from typing import Final, Self
 
 import msgspec
 
-from authz_middleware.boundary import crossed
+from authz_middleware.boundary import crossed, is_underauthenticated, underauthenticated
 from authz_middleware.decision import Decision, Reason, Source
 from authz_middleware.policy.snapshot import Snapshot
 from authz_middleware.question import Question
@@ -79,6 +79,8 @@ class Engine:
         if border is not None:
             return versioned(Decision(permit=False, reason=border), snapshot)
         local = snapshot.evaluate(question)
+        if local.permit and is_underauthenticated(question):
+            return versioned(underauthenticated(question, snapshot.ways_in(question)), snapshot)
         if not local.permit or not self._is_sensitive(question, local):
             return local
         return self._begin_remote(question, snapshot, local, epoch)

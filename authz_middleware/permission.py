@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from authz_middleware.errors import AnnotationError
 from authz_middleware.identity.principal import KINDS, Kind
 from authz_middleware.resource import ResourceTemplate
+from authz_middleware.step_up import ACCEPTED_AGE, StepUp, find_faults, parse_max_age, strictest
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True):
 
     `tasks` and `purposes` are the values of which the token must carry one; `kinds` the kinds of caller that are
     let in (an agent that acts for a person is an agent). None means that the route does not ask. `accountable`
-    asks for a token that tells who used a shared identity. `sensitive` asks the decision point as well.
+    asks for a token that tells who used a shared identity. `sensitive` asks the decision point as well. `step_up` is
+    how the person behind the token must have authenticated.
     """
 
     action: str
@@ -39,6 +41,7 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True):
     purposes: frozenset[str] | None = None
     kinds: frozenset[Kind] | None = None
     accountable: bool = False
+    step_up: StepUp | None = None
     owner: str | None = None
 
 
@@ -61,8 +64,11 @@ class Requirement(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, annotations: Collection[Annotation]) -> Requirement:
-        """Add up the annotations found on a router, a class, a method and in the settings; strictest wins."""
-        permissions = tuple(dict.fromkeys(a for a in annotations if isinstance(a, Permission)))
+        """Add up the annotations found on a router, a class, a method and in the settings; strictest wins.
+
+        Raises AnnotationError where two of them ask for authentications that no token can be of both.
+        """
+        permissions = tuple(dict.fromkeys(_agreed(a for a in annotations if isinstance(a, Permission))))
         public = next((a for a in annotations if isinstance(a, PublicAccess)), None)
         return cls(permissions, None if permissions else public)
 
@@ -76,6 +82,8 @@ def requires(
     purpose: str | Collection[str] | None = None,
     kinds: Kind | Collection[Kind] | None = None,
     accountable: bool = False,
+    acr: str | Collection[str] | None = None,
+    max_age: str | None = None,
     owner: str | None = None,
 ) -> Callable[[T], T]:
     """Ask for a permission before the decorated handler runs.
@@ -83,7 +91,11 @@ def requires(
     Works on functions, methods, classes, `functools.partial` objects, routers and mounted applications. Given
     twice, or on a class and on its method, both must hold.
 
-    Raises AnnotationError, where it is written, for an action, resource or kind that cannot mean anything.
+    `acr` names the authentication context classes of which the person's authentication must be one, the preferred
+    first; `max_age` ("5m") is how long ago it may have been (RFC 9470).
+
+    Raises AnnotationError, where it is written, for an action, resource, kind or authentication that cannot mean
+    anything.
     """
     if not isinstance(action, str) or not ACTION_NAME.fullmatch(action):
         raise AnnotationError(
@@ -102,6 +114,7 @@ def requires(
         purposes=_names("purpose", purpose),
         kinds=accepted_kinds,  # type: ignore[arg-type]  # checked against KINDS above
         accountable=accountable,
+        step_up=_step_up(action, acr, max_age),
         owner=owner,
     )
     return functools.partial(_annotate, permission)
@@ -167,6 +180,38 @@ def _unwrap(handler: object) -> Iterator[object]:
         yield current
         is_partial = isinstance(current, functools.partial)
         current = current.func if is_partial else getattr(current, "__wrapped__", None)
+
+
+def _step_up(action: str, acr: str | Collection[str] | None, max_age: str | None) -> StepUp | None:
+    if acr is None and max_age is None:
+        return None
+    age = parse_max_age(max_age)
+    if max_age is not None and age is None:
+        raise AnnotationError(f"{action}: max_age must be {ACCEPTED_AGE}, not {max_age!r}")
+    if acr is None:
+        return StepUp((), age)
+    if not isinstance(acr, str | Collection) or not acr:
+        raise AnnotationError(f"{action}: acr must be a name or a non-empty collection of names, not {acr!r}")
+    # A set has no order of preference; sorted, it at least tells every client the same.
+    values = (acr,) if isinstance(acr, str) else sorted(acr, key=str) if isinstance(acr, set | frozenset) else acr
+    step_up = StepUp(tuple(values), age)
+    for fault in find_faults(step_up):
+        raise AnnotationError(f"{action}: {fault}")
+    return step_up
+
+
+def _agreed(permissions: Iterable[Permission]) -> Iterator[Permission]:
+    """The permissions; those that ask for an authentication ask for what all do, so that a client is told once."""
+    found = tuple(permissions)
+    asked = [permission.step_up for permission in found if permission.step_up is not None]
+    together = strictest(asked)
+    if together is None:
+        raise AnnotationError(
+            f"{' and '.join(sorted({permission.action for permission in found}))} ask for acr "
+            f"{' and acr '.join(' or '.join(each.acr_values) for each in asked if each.acr_values)}; a token has only "
+            "one: name those that suit all"
+        )
+    return (p if p.step_up is None else msgspec.structs.replace(p, step_up=together) for p in found)
 
 
 def _names(label: str, value: str | Collection[str] | None) -> frozenset[str] | None:

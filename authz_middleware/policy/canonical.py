@@ -61,7 +61,10 @@ def _declaration(declaration: InputDeclaration) -> list[Any]:
 
 def _rule(section: str, rule: Rule) -> list[Any]:
     condition = _condition(rule.condition)
-    return [section, rule.name, rule.effect, list(rule.actions), rule.sensitive, rule.owner, condition]
+    said = [section, rule.name, rule.effect, list(rule.actions), rule.sensitive, rule.owner, condition]
+    asked = rule.authentication
+    # Only where it is asked for, so that a policy that never does keeps the revision it has.
+    return said if asked is None else [*said, list(asked.acr_values), asked.max_age]
 
 
 def _test(test: PolicyTest) -> list[Any]:

@@ -15,7 +15,7 @@ from authz_middleware.decision import Decision
 from authz_middleware.facts import RequestFacts
 from authz_middleware.identity.principal import Actor, Principal
 from authz_middleware.permission import Permission
-from authz_middleware.policy.check_tests import ISSUED_AT
+from authz_middleware.policy.check_tests import SUBJECT_TIMES
 from authz_middleware.policy.model import Policy, PolicyTest
 from authz_middleware.policy.rule_set import RuleSet
 from authz_middleware.policy.times import parse_instant
@@ -23,7 +23,10 @@ from authz_middleware.question import Question
 from authz_middleware.resource import Resource
 
 _PRINCIPAL_FIELDS: Final = frozenset(
-    {"issuer", "kind", "subject_kind", "client", "tenant", "clearance", "environment", "token_id", "transaction"}
+    {
+        *("issuer", "kind", "subject_kind", "client", "tenant", "clearance", "environment", "token_id", "transaction"),
+        "acr",
+    }
 )
 _FACTS_FIELDS: Final = frozenset({"method", "route", "client", "tls", "protocol"})
 
@@ -67,7 +70,7 @@ def question_of_case(test: PolicyTest, *, action: str | None = None) -> Question
 
 def _principal(test: PolicyTest) -> Principal:
     said = dict(test.subject)
-    issued_at = parse_instant(said.pop(ISSUED_AT, ""))
+    issued_at, authenticated_at = (parse_instant(said.pop(name, "")) for name in SUBJECT_TIMES)
     fields: dict[str, Any] = {name: said.pop(name) for name in _PRINCIPAL_FIELDS if name in said}
     return Principal(
         issuer=fields.pop("issuer", "https://issuer.test"),
@@ -78,6 +81,7 @@ def _principal(test: PolicyTest) -> Principal:
         purpose=test.context.get("purpose"),
         task=test.context.get("task"),
         issued_at=test.at if issued_at is None else issued_at,
+        authenticated_at=authenticated_at,
         claims=said,
         **fields,
     )

@@ -29,6 +29,7 @@ from authz_middleware.policy.model import (
     Rule,
 )
 from authz_middleware.policy.wording import instead_of, shown
+from authz_middleware.step_up import StepUp, find_faults
 
 ACTION_PATTERN: Final = r"\*|[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)*(?::\*)?"
 DECLARABLE_PATTERN: Final = r"(?:subject|resource)\.[A-Za-z_][A-Za-z0-9_-]{0,63}"
@@ -169,6 +170,8 @@ class _Check:
             )
         if rule.sensitive and rule.effect == "deny":
             self._problem(rule.line, f"rule {shown(rule.name)}: only a permit can be sensitive; a deny is final")
+        if rule.authentication is not None:
+            self._check_authentication(rule, rule.authentication)
         if not rule.actions or len(set(rule.actions)) < len(rule.actions):
             self._problem(rule.line, f"rule {shown(rule.name)}: {rule.effect} must name one or more actions, each once")
         for action in rule.actions:
@@ -178,6 +181,13 @@ class _Check:
                     f"rule {shown(rule.name)}: {shown(action)} is not an action pattern; accepted: a name such as "
                     "'invoice:read', a prefix such as 'invoice:*', or '*'",
                 )
+
+    def _check_authentication(self, rule: Rule, asked: StepUp) -> None:
+        label = f"rule {shown(rule.name)}: authentication"
+        if rule.effect == "deny":
+            self._problem(rule.line, f"{label} can only be asked for by a permit; a deny is final")
+        for fault in find_faults(asked):
+            self._problem(rule.line, f"{label} {fault}")
 
     def _matches(self, rule: Rule, condition: Condition, depth: int) -> Iterator[Match]:
         if depth > MAX_DEPTH:

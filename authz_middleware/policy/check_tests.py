@@ -14,8 +14,9 @@ from authz_middleware.policy.times import parse_instant
 from authz_middleware.policy.wording import instead_of, shown
 from authz_middleware.resource import is_clear_id
 
-ISSUED_AT: Final = "issued_at"
-"""What a case may say of the subject beside its inputs: when the token was issued, as an RFC 3339 date-time."""
+SUBJECT_TIMES: Final = ("issued_at", "authenticated_at")
+"""What a case may say of the subject beside its inputs, as RFC 3339 date-times: when the token was issued, and when the
+person behind it was last authenticated."""
 
 
 class TestCheck:
@@ -55,9 +56,9 @@ class TestCheck:
         accepted = [name.partition(".")[2] for name in self._inputs if name.startswith(f"{part}.")]
         accepted = [name for name in accepted if (part, name) != ("context", "time")]
         for name, value in values.items():
-            if part == "subject" and name == ISSUED_AT:
+            if part == "subject" and name in SUBJECT_TIMES:
                 if not isinstance(value, str) or parse_instant(value) is None:
-                    problem(f"subject.{ISSUED_AT} must be a date and time with its offset, not {shown(value)}")
+                    problem(f"subject.{name} must be a date and time with its offset, not {shown(value)}")
                 continue
             if name not in accepted:
                 problem(f"{part} has no {shown(name)}; {instead_of(name, accepted)}")

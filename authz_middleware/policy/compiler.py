@@ -23,6 +23,7 @@ from authz_middleware.policy.model import (
     Condition,
     Has,
     HasAll,
+    HasAny,
     InputRef,
     Match,
     Not,
@@ -33,6 +34,8 @@ from authz_middleware.policy.model import (
 from authz_middleware.policy.profile import Leaf, Profile
 from authz_middleware.policy.rule_set import CompiledRule, Mark, Plan, RuleSet, RuleTable, Version
 from authz_middleware.policy.snapshot import Snapshot
+from authz_middleware.question import Question
+from authz_middleware.step_up import StepUp, is_met
 
 
 def compile_policy(policy: Policy, *, serial: int | None = None) -> Snapshot:
@@ -61,17 +64,25 @@ class _Conditions:
         self._declared = {declaration.name: declaration for declaration in policy.inputs}
         self._inputs: dict[str, Input] = {}
         self._tests: dict[bytes, Test] = {}
+        self._authenticated: dict[tuple[Test, StepUp], Test] = {}
         self._profiles: dict[Test, Profile] = {}
 
     def profiles_of(self, tests: Iterable[Test]) -> Mapping[Test, Profile]:
         """The profiles of these tests."""
         return {test: self._profiles[test] for test in tests}
 
-    def compile(self, condition: Condition) -> Test:
-        """The test of a rule's condition."""
-        test = self._test(condition)
+    def compile(self, rule: Rule) -> Test:
+        """The test of a rule: its condition, and the authentication that it asks for."""
+        condition, asked = self._test(rule.condition), rule.authentication
+        test = condition if asked is None else self._with_authentication(condition, asked)
         if test not in self._profiles:
-            self._profiles[test] = self._profile(condition)
+            self._profiles[test] = self._profile(rule.condition, condition, asked)
+        return test
+
+    def _with_authentication(self, condition: Test, asked: StepUp) -> Test:
+        test = self._authenticated.get((condition, asked))
+        if test is None:
+            test = self._authenticated[condition, asked] = every((condition, _authentication(asked)))
         return test
 
     def _test(self, condition: Condition) -> Test:
@@ -100,11 +111,12 @@ class _Conditions:
             self._inputs[name] = found
         return found
 
-    def _profile(self, condition: Condition) -> Profile:
+    def _profile(self, condition: Condition, test: Test, asked: StepUp | None) -> Profile:
         parts = condition.parts if isinstance(condition, AllOf) else (condition,)
         leaves = [self._leaves(part) for part in parts]
         return Profile(
             leaves=tuple(leaf for found in leaves for leaf in found),
+            condition=test,
             settled=every(
                 self._test(part)
                 for part, found in zip(parts, leaves, strict=True)
@@ -112,6 +124,8 @@ class _Conditions:
             ),
             scopes=tuple(dict.fromkeys(scope for part in parts for scope in _asked_scopes(part))),
             unscoped=every(self._test(part) for part in parts if not _asked_scopes(part)),
+            named_scopes=_named_scopes(condition),
+            step_up=asked,
         )
 
     def _leaves(self, condition: Condition) -> tuple[Leaf, ...]:
@@ -141,6 +155,23 @@ def _asked_scopes(condition: Condition) -> tuple[str, ...]:
     return tuple(str(value) for value in matcher.values) if isinstance(matcher, HasAll) else ()
 
 
+def _named_scopes(condition: Condition) -> tuple[str, ...]:
+    """Every scope that could help a condition to hold: all that it names but within a `not`."""
+    if isinstance(condition, AllOf | AnyOf):
+        return tuple(scope for part in condition.parts for scope in _named_scopes(part))
+    if not isinstance(condition, Match) or condition.input != "subject.scopes":
+        return ()
+    matcher = condition.matcher
+    return tuple(map(str, matcher.values)) if isinstance(matcher, HasAny) else _asked_scopes(condition)
+
+
+def _authentication(asked: StepUp) -> Test:
+    def test(question: Question) -> bool:
+        return is_met(asked, question.principal, question.now)
+
+    return test
+
+
 _Groups = dict[str, list[CompiledRule]]
 
 
@@ -151,11 +182,14 @@ def _table_of(rules: Iterable[Rule], conditions: _Conditions) -> RuleTable:
     marks: dict[str, Mark] = {}
     shared: dict[tuple[bool, str | None], Mark] = {}
     tests: dict[Test, None] = {}
+    permits: dict[Test, None] = {}
     for rule in rules:
-        compiled = CompiledRule(conditions.compile(rule.condition), rule.name)
+        compiled = CompiledRule(conditions.compile(rule), rule.name)
         tests[compiled.test] = None
         if rule.sensitive or rule.owner is not None:
             marks[rule.name] = shared.setdefault((rule.sensitive, rule.owner), Mark(rule.sensitive, rule.owner))
+        if rule.effect == "permit":
+            permits[compiled.test] = None
         groups = denies if rule.effect == "deny" else sensitive if rule.sensitive else plain
         for action in rule.actions:
             groups.setdefault(action, []).append(compiled)
@@ -166,7 +200,8 @@ def _table_of(rules: Iterable[Rule], conditions: _Conditions) -> RuleTable:
     fallthrough = planner.plan("*")
     for groups in (denies, sensitive, plain):
         give_back(groups)
-    return RuleTable(exact, prefixes, fallthrough, marks, conditions.profiles_of(tests))
+    scopes = (scope for profile in conditions.profiles_of(permits).values() for scope in profile.named_scopes)
+    return RuleTable(exact, prefixes, fallthrough, marks, conditions.profiles_of(tests), frozenset(scopes))
 
 
 class _Planner:

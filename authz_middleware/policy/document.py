@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from authz_middleware.duration import parse_duration
 from authz_middleware.errors import PolicyError, Problem
+from authz_middleware.policy.authentication import read_authentication
 from authz_middleware.policy.check import find_problems
 from authz_middleware.policy.conditions import ALWAYS, read_condition
 from authz_middleware.policy.inputs import source_of
@@ -35,7 +36,7 @@ from authz_middleware.policy.wording import shown
 MAX_BYTES: Final = 4 * MAX_CHARACTERS
 POLICY_KEYS: Final = ("policy", "owner")
 OPTIONAL_POLICY_KEYS: Final = ("inputs", "labels", "rules", "degrade", "tests")
-RULE_KEYS: Final = ("permit", "deny", "sensitive", "when", "owner")
+RULE_KEYS: Final = ("permit", "deny", "sensitive", "authentication", "when", "owner")
 INPUT_KEYS: Final = ("max_age", "labels")
 TEST_KEYS: Final = ("name", "at", "action", "expect")
 OPTIONAL_TEST_KEYS: Final = ("subject", "resource", "context", "rule", "reason")
@@ -182,6 +183,7 @@ class _Document:
             condition=condition or Always(),
             sensitive=sensitive or False,
             owner=reading.text(entries.get("owner"), f"{label}: 'owner'"),
+            authentication=read_authentication(entries.get("authentication"), reading, label),
             line=entries["rule"].key_line,
         )
 

@@ -119,6 +119,7 @@ BUILT_IN: Final[Mapping[str, BuiltIn]] = MappingProxyType(
         "subject.actors": _token(_actors, InputType.NAMES),
         "subject.tenant": _token(lambda question: question.principal.tenant),
         "subject.clearance": _token(lambda question: question.principal.clearance),
+        "subject.acr": _token(lambda question: question.principal.acr),
         "subject.environment": _token(lambda question: question.principal.environment),
         "subject.token_id": _token(lambda question: question.principal.token_id),
         "subject.transaction": _token(lambda question: question.principal.transaction),

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from authz_middleware.step_up import StepUp
+
 Scalar = str | bool | int | float
 Effect = Literal["permit", "deny"]
 InputSource = Literal["token", "application", "request"]
@@ -140,7 +142,7 @@ Condition = Always | Match | AllOf | AnyOf | Not
 
 class Rule(msgspec.Struct, frozen=True, gc=False):
     """One rule. `actions` are patterns: `invoice:read`, `invoice:*` or `*`. `owner` is None where the policy's
-    owner answers for the rule."""
+    owner answers for the rule, `authentication` where any authentication will do."""
 
     name: str
     effect: Effect
@@ -148,6 +150,7 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     condition: Condition
     sensitive: bool = False
     owner: str | None = None
+    authentication: StepUp | None = None
     line: int = 0
 
 

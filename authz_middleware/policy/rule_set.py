@@ -15,6 +15,7 @@ from authz_middleware.decision import Decision, Reason
 from authz_middleware.policy.logic import Test, never
 from authz_middleware.policy.profile import Profile, find_gaps, find_helpful_scopes
 from authz_middleware.question import Question
+from authz_middleware.step_up import StepUp, told_to
 
 
 class CompiledRule(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +67,8 @@ class RuleTable(msgspec.Struct, frozen=True):
     """All that a rule set decides by.
 
     `exact` has a complete plan for each action named in full, `prefixes` for each prefix (its colon included), and
-    `fallthrough` is for every other action. `marks` are by rule name, `profiles` by test.
+    `fallthrough` is for every other action. `marks` are by rule name, `profiles` by test. `scopes` are all that its
+    permit rules name.
     """
 
     exact: Mapping[str, Plan]
@@ -74,12 +76,19 @@ class RuleTable(msgspec.Struct, frozen=True):
     fallthrough: Plan
     marks: Mapping[str, Mark]
     profiles: Mapping[Test, Profile]
+    scopes: frozenset[str]
 
 
 class RuleSet:
-    """Rules compiled from one list of a policy. It never changes, and may be used by any number of threads."""
+    """Rules compiled from one list of a policy. It never changes, and may be used by any number of threads.
 
-    __slots__ = ("_decided", "_fallthrough", "_find", "_marks", "_pending", "_prefixes", "_profiles", "_version")
+    `scopes` are those that its permit rules name: what a caller may have to ask for.
+    """
+
+    __slots__ = (
+        *("_decided", "_fallthrough", "_find", "_marks", "_pending", "_prefixes", "_profiles", "_version"),
+        "scopes",
+    )
 
     _decided: dict[str, Decision]
     _fallthrough: Plan
@@ -89,6 +98,7 @@ class RuleSet:
     _prefixes: Mapping[str, Plan]
     _profiles: Mapping[Test, Profile]
     _version: Version
+    scopes: frozenset[str]
 
     def __init__(self, version: Version, table: RuleTable) -> None:
         self._fix(
@@ -101,6 +111,7 @@ class RuleSet:
             _pending={test: profile for test, profile in table.profiles.items() if profile.reads_attributes},
             # Permits carry nothing of the request, so each rule needs only one; made when first asked for.
             _decided={},
+            scopes=table.scopes,
         )
 
     def _fix(self, **values: object) -> None:
@@ -127,6 +138,12 @@ class RuleSet:
                 return self._decided.get(rule.name) or self._permit(rule.name)
         return self._explain(plan, question)
 
+    def ways_in(self, question: Question) -> list[StepUp]:
+        """What each permit rule whose condition holds asks of the authentication, met or not."""
+        plan = self._find(question.permission.action) or self._nearest(question.permission.action)
+        profiles = [self._profiles.get(rule.test, _NO_PROFILE) for rule in plan.permits()]
+        return [profile.step_up or StepUp() for profile in profiles if profile.condition(question) is True]
+
     def needs_attributes(self, question: Question) -> bool:
         """Whether nobody has looked the resource up yet, and its attributes could still change the outcome."""
         if question.resource.attributes is not None or not self._pending:
@@ -139,10 +156,12 @@ class RuleSet:
             outcome = rule.test(question)
             if outcome is True or (outcome is None and rule.test not in self._pending):
                 return False
-        permits = [rule for rule in plan.permits() if rule.test(question) is True]
-        if permits and any(rule.test(question) is None for rule in plan.denies):
+        if any(rule.test(question) is None for rule in plan.denies) and any(
+            self._condition(rule)(question) is True for rule in plan.permits()
+        ):
             return True
-        return self._permit_hangs(plan, {rule.name for rule in permits}, question)
+        permits = {rule.name for rule in plan.permits() if rule.test(question) is True}
+        return self._permit_hangs(plan, permits, question)
 
     def _reads_attributes(self, plan: Plan) -> bool:
         if plan.test in self._pending:
@@ -159,13 +178,21 @@ class RuleSet:
             rules = [rule for rule in plan.permits() if self._mark(rule.name).sensitive is sensitive]
             if any(rule.name in settled for rule in rules):
                 return False
-            if any(self._hangs(rule, question) for rule in rules):
+            if any(self._hangs(rule, settled, question) for rule in rules):
                 return True
         return False
 
-    def _hangs(self, rule: CompiledRule, question: Question) -> bool:
+    def _hangs(self, rule: CompiledRule, settled: set[str], question: Question) -> bool:
         profile = self._pending.get(rule.test)
-        return profile is not None and rule.test(question) is None and profile.settled(question) is True
+        if profile is None or profile.settled(question) is not True:
+            return False
+        # Where nothing permits yet, it matters as well whether the authentication is all that is lacking.
+        test = rule.test if settled else profile.condition
+        return test(question) is None
+
+    def _condition(self, rule: CompiledRule) -> Test:
+        """The test of a rule without the authentication that it asks for."""
+        return self._profiles.get(rule.test, _NO_PROFILE).condition
 
     def _nearest(self, action: str) -> Plan:
         """The plan of the longest prefix that covers an action which no rule names in full."""
@@ -199,15 +226,20 @@ class RuleSet:
 
     def _explain(self, plan: Plan, question: Question) -> Decision:
         """The deny of an action that no permit rule applies to, and what would have helped."""
-        permits = [(rule.test(question), self._profiles.get(rule.test, _NO_PROFILE)) for rule in plan.permits()]
+        profiles = [self._profiles.get(rule.test, _NO_PROFILE) for rule in plan.permits()]
+        permits = [(profile.condition(question), profile) for profile in profiles]
         gaps = find_gaps((profile for outcome, profile in permits if outcome is None), question)
+        # A condition that holds, of a rule that did not permit: the authentication is what it lacks.
+        ways = [profile.step_up for outcome, profile in permits if outcome is True and profile.step_up is not None]
+        reason = Reason.INPUT_MISSING if gaps.missing else Reason.INPUT_STALE if gaps.stale else Reason.NO_RULE
         return self._decision(
             None,
             permit=False,
-            reason=Reason.INPUT_MISSING if gaps.missing else Reason.INPUT_STALE if gaps.stale else Reason.NO_RULE,
+            reason=Reason.AUTHENTICATION_INSUFFICIENT if ways else reason,
             missing_inputs=gaps.missing,
             stale_inputs=gaps.stale,
-            helpful_scopes=find_helpful_scopes((profile for _, profile in permits), question),
+            helpful_scopes=find_helpful_scopes(profiles, question),
+            step_up=told_to(question.principal, question.permission.step_up, ways),
         )
 
     def _decision(self, rule: str | None, **fields: Any) -> Decision:

@@ -12,11 +12,12 @@ from authz_middleware import duration
 from authz_middleware.decision import Reason
 from authz_middleware.permission import ACTION_NAME
 from authz_middleware.policy.check import ACTION_PATTERN, DECLARABLE_PATTERN, MAX_NAME
-from authz_middleware.policy.check_tests import ISSUED_AT
+from authz_middleware.policy.check_tests import SUBJECT_TIMES
 from authz_middleware.policy.conditions import ALWAYS
 from authz_middleware.policy.inputs import BUILT_IN
 from authz_middleware.policy.model import EFFECTS, INPUT_SOURCES
 from authz_middleware.policy.times import CLOCK_PATTERN, DAYS
+from authz_middleware.step_up import ACR_PATTERN, MAX_VALUES
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -88,6 +89,7 @@ def _scalar_definitions() -> _Schema:
             ]
         },
         "labels": {**_list_of(_ref("name")), "minItems": 2, "description": "lowest first"},
+        "acr": {"type": "string", "pattern": _whole(ACR_PATTERN), "examples": ["phr", "urn:example:mfa"]},
     }
 
 
@@ -97,6 +99,7 @@ def _rule(*, may_be_sensitive: bool) -> _Schema:
         "rule": _ref("name"),
         "permit": actions,
         "deny": actions,
+        "authentication": _authentication(),
         "when": _ref("when"),
         "owner": _ref("name"),
     }
@@ -106,7 +109,7 @@ def _rule(*, may_be_sensitive: bool) -> _Schema:
         **_object(properties, required=["rule"]),
         "oneOf": [
             {"required": ["permit", "when"]},
-            {"required": ["deny"], "properties": {"sensitive": {"const": False}}},
+            {"required": ["deny"], "properties": {"sensitive": {"const": False}, "authentication": False}},
         ],
         "not": {"required": ["permit", "deny"]},
     }
@@ -114,6 +117,11 @@ def _rule(*, may_be_sensitive: bool) -> _Schema:
 
 def _rule_definitions() -> _Schema:
     return {"rule": _rule(may_be_sensitive=True), "narrowRule": _rule(may_be_sensitive=False)}
+
+
+def _authentication() -> _Schema:
+    acr = {"anyOf": [_ref("acr"), {**_list_of(_ref("acr")), "maxItems": MAX_VALUES}]}
+    return {**_object({"acr": acr, "max_age": _ref("duration")}), "minProperties": 1}
 
 
 def _nests(part: _Schema) -> _Schema:
@@ -175,7 +183,7 @@ def _test() -> _Schema:
     properties = {
         "name": _ref("text"),
         "at": _ref("instant"),
-        "subject": {**named, "properties": {ISSUED_AT: _ref("instant")}},
+        "subject": {**named, "properties": dict.fromkeys(SUBJECT_TIMES, _ref("instant"))},
         "action": {"type": "string", "pattern": _whole(ACTION_NAME.pattern)},
         "resource": _object(resource),
         "context": named,

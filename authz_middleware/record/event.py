@@ -18,6 +18,7 @@ from authz_middleware.facts import RequestFacts
 from authz_middleware.question import Question
 from authz_middleware.record.identifiers import decision_id, trace_id
 from authz_middleware.settings.model import Mode
+from authz_middleware.step_up import StepUp
 
 SCHEMA: Final = 1
 """Version of the `authz` member. It rises when a member changes its meaning or goes, not when one is added."""
@@ -63,13 +64,15 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `shadow` marks a refusal that was not carried out because the application only observes. `writer` names the
     process's stretch of records, `seq` counts its decisions from 1, `prev` is the SHA-256 of the line this writer
     wrote before (without its newline): a line changed or taken out later shows. `dropped` counts the decisions
-    since that line whose records could not be kept.
+    since that line whose records could not be kept. `step_up` is how the client was told that the person behind the
+    token should authenticate.
     """
 
     schema: int
     outcome: Literal["permit", "deny"]
     reason: Reason
     detail: str | None = None
+    step_up: StepUp | None = None
     rule: str | None = None
     owner: str | None = None
     serial: int | None = None
@@ -177,6 +180,7 @@ def _explanation(submission: Submission, mode: Mode, writer: str, prev: str | No
         outcome="permit" if decision.permit else "deny",
         reason=decision.reason,
         detail=decision.detail,
+        step_up=decision.step_up,
         rule=decision.rule,
         owner=decision.owner,
         serial=decision.serial,

@@ -76,6 +76,10 @@ class Members:
             raise MessageError(self._at(name), "must be a number")
         return float(plain_number(value, self._at(name)))
 
+    def optional_number(self, name: str) -> float | None:
+        """A number, or None when absent."""
+        return self.number(name) if name in self._left else None
+
     def flag(self, name: str, absent: bool) -> bool:
         """True or False, or `absent`."""
         if name not in self._left:

@@ -93,6 +93,7 @@ def _subject_properties(principal: Principal) -> dict[str, Any]:
         environment=principal.environment,
         token_id=principal.token_id,
         transaction=principal.transaction,
+        acr=principal.acr,
     )
     for name, names in (("scopes", principal.scopes), ("roles", principal.roles)):
         if names:
@@ -103,6 +104,8 @@ def _subject_properties(principal: Principal) -> dict[str, Any]:
         properties["issued_at"] = plain_number(principal.issued_at, "subject.properties.issued_at")
     if principal.expires_at:
         properties["expires_at"] = plain_number(principal.expires_at, "subject.properties.expires_at")
+    if principal.authenticated_at is not None:
+        properties["auth_time"] = plain_number(principal.authenticated_at, "subject.properties.auth_time")
     if principal.claims:
         properties["claims"] = plain_object(principal.claims, "subject.properties.claims")
     return properties
@@ -159,6 +162,8 @@ def _principal(subject: Members, context: Members) -> Principal:
         transaction=properties.optional_text("transaction"),
         issued_at=properties.number("issued_at"),
         expires_at=properties.number("expires_at"),
+        authenticated_at=properties.optional_number("auth_time"),
+        acr=properties.optional_text("acr"),
         claims=properties.values("claims") or {},
     )
     properties.done()

@@ -22,7 +22,7 @@ NOBODY_LOOKED = object()
 PRINCIPAL = {
     "subject.id": "subject", "subject.issuer": "issuer", "subject.kind": "kind", "subject.tenant": "tenant",
     "subject.scopes": "scopes", "subject.roles": "roles", "subject.clearance": "clearance", "subject.client": "client",
-    "subject.environment": "environment", "context.purpose": "purpose", "context.task": "task",
+    "subject.acr": "acr", "subject.environment": "environment", "context.purpose": "purpose", "context.task": "task",
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ class Naive:
         for rule in rules:
             if rule.effect == "deny" and self.judge(rule.condition) != NO:
                 return False, False
-        applying = [rule for rule in rules if rule.effect == "permit" and self.judge(rule.condition) == YES]
+        applying = [rule for rule in rules if rule.effect == "permit" and self.applies(rule)]
         if not applying:
             return False, False
         return True, any(rule.sensitive for rule in applying)
@@ -53,7 +53,17 @@ class Naive:
 
     def applies(self, rule: Rule) -> bool:
         answer = self.judge(rule.condition)
-        return answer == YES if rule.effect == "permit" else answer != NO
+        return answer == YES and self.authenticated(rule) if rule.effect == "permit" else answer != NO
+
+    def authenticated(self, rule: Rule) -> bool:
+        asked, who = rule.authentication, self.question.principal
+        if asked is None:
+            return True
+        if asked.acr_values and who.acr not in list(asked.acr_values):
+            return False
+        if asked.max_age is None:
+            return True
+        return who.authenticated_at is not None and -60 <= self.question.now - who.authenticated_at <= asked.max_age
 
     def covers(self, pattern: str) -> bool:
         action = self.question.permission.action

@@ -87,6 +87,7 @@ def test_a_failing_case_is_reported_at_its_line() -> None:
             "{subject.environment: {same_as: context.environment}}",
             "subject: {environment: e}, context: {environment: e}",
         ),
+        ("{subject.acr: phr}", "subject: {acr: phr}"),
         ("{subject.token_id: i, subject.transaction: n}", "subject: {token_id: i, transaction: n}"),
         ("{context.purpose: p, context.task: q}", "context: {purpose: p, task: q}"),
         ("{context.method: POST, context.route: /a}", "context: {method: POST, route: /a}"),
@@ -114,6 +115,24 @@ def test_a_case_says_when_its_token_was_issued() -> None:
     question = question_of_case(policy.tests[0])
     assert (question.now, question.principal.issued_at) == (NOON, NOON - 3600)
     assert "issued_at" not in question.principal.claims
+
+
+PERSON = "subject: {kind: human, subject_kind: human, acr: phr"
+
+
+@pytest.mark.capability("C25")
+@pytest.mark.parametrize(
+    "case",
+    [
+        f"expect: permit, {PERSON}, authenticated_at: '2026-03-02T11:55:00Z'}}",
+        f"expect: deny, reason: authentication.insufficient, {PERSON}, authenticated_at: '2026-03-02T11:54:59Z'}}",
+        f"expect: deny, reason: authentication.insufficient, {PERSON}}}",
+        "expect: deny, reason: authentication.insufficient, subject: {acr: pwd}",
+    ],
+)
+def test_a_case_says_how_and_when_the_person_authenticated(case: str) -> None:
+    rules = "- {rule: r, permit: act, authentication: {acr: [phr], max_age: 5m}, when: always}"
+    assert failures_of(rules, case) == []
 
 
 def test_an_action_that_no_rule_names_must_be_denied_to_the_callers_of_the_cases() -> None:

@@ -31,6 +31,7 @@ from authz_middleware.policy.model import (
     StartsWith,
 )
 from authz_middleware.policy.snapshot import Snapshot
+from authz_middleware.step_up import StepUp
 from tests.support.policies import BILLING, ask, rules_document, snapshot_of
 
 
@@ -57,6 +58,39 @@ def test_equal_conditions_are_one_closure() -> None:
     )
     assert test_of(snapshot, "act:0") is test_of(snapshot, "act:1")
     assert len({test_of(snapshot, f"act:{i}") for i in range(4)}) == 3
+
+
+def test_equal_rules_but_for_their_authentication_are_not_one_closure() -> None:
+    asked = [None, StepUp(("phr",)), StepUp(("phr",)), StepUp(("phr",), 60), StepUp((), 60)]
+    rules = tuple(Rule(f"r{i}", "permit", (f"act:{i}",), Always(), authentication=each) for i, each in enumerate(asked))
+    snapshot = compile_policy(policy_of(rules=rules))
+    assert test_of(snapshot, "act:1") is test_of(snapshot, "act:2")
+    assert len({test_of(snapshot, f"act:{i}") for i in range(5)}) == 4
+
+
+def test_a_revision_depends_on_the_authentication_that_is_asked_for() -> None:
+    asked = [None, StepUp(("a", "b")), StepUp(("b", "a")), StepUp(("a", "b"), 60), StepUp(("a", "b"), 61)]
+    revisions = [
+        compile_policy(policy_of(rules=(Rule("r", "permit", ("act",), Always(), authentication=each),))).revision
+        for each in asked
+    ]
+    assert len(set(revisions)) == 5
+
+
+def test_a_policy_that_asks_for_no_authentication_keeps_its_revision() -> None:
+    """Revisions stand in records and in signed bundles; a new key of the format must not change them."""
+    revision = "3e30e5edccbe3b4a719ab70a161535678007208ebcab373aa4183d912000fdad"
+    assert compile_policy(policy_of(Always())).revision == revision
+
+
+def test_a_snapshot_names_the_scopes_that_its_permits_ask_for() -> None:
+    rules = """\
+    - {rule: a, permit: a, when: {subject.scopes: {has: read}}}
+    - {rule: b, permit: b, authentication: {acr: phr}, when: {any: [{subject.scopes: {has_any: [write, x]}}]}}
+    - {rule: c, permit: c, when: {not: {subject.scopes: {has: banned}}, subject.roles: {has: manager}}}
+    - {rule: d, deny: "*", when: {subject.scopes: {has: frozen}}}
+    """
+    assert snapshot_of(rules_document(rules)).scopes == {"read", "write", "x"}
 
 
 @pytest.mark.parametrize(
@@ -203,6 +237,13 @@ def test_a_policy_built_in_memory_is_checked_like_one_that_was_read(condition: A
         ({"rules": (Rule("r", "deny", (), Always()),)}, "must name one or more actions"),
         ({"rules": (Rule("r", "deny", (5,), Always()),)}, "5 is not an action pattern"),  # type: ignore[arg-type]
         ({"rules": (Rule("r", "deny", ("a",), Always(), owner=" "),)}, "owner must be a name"),
+        ({"rules": (Rule("r", "deny", ("a",), Always(), authentication=StepUp(("a",))),)}, "by a permit"),
+        ({"rules": (Rule("r", "permit", ("a",), Always(), authentication=StepUp()),)}, "must ask for acr"),
+        (
+            {"rules": (Rule("r", "permit", ("a",), Always(), authentication="phr"),)},  # type: ignore[arg-type]
+            "authentication must be a StepUp",
+        ),
+        ({"degrade": {"d": (Rule("r", "permit", ("a",), Always(), authentication=StepUp((), 0)),)}}, "max_age must"),
         ({"degrade": {"d": (Rule("r", "permit", ("a",), Always(), sensitive=True),)}}, "is marked sensitive"),
         ({"degrade": {"": ()}}, "a degrade rule set must be a name"),
         ({"labels": {"": ("a", "b")}}, "a label set must be a name"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from authz_middleware.decision import Reason, Source
+from authz_middleware.step_up import StepUp
 from tests.support.policies import BILLING, NOON, ask, deny_when, instant, permit_when, rules_document, snapshot_of
 
 
@@ -324,3 +325,106 @@ def test_no_condition_is_tried_to_learn_that_an_action_reads_no_attribute() -> N
     assert not snapshot.needs_attributes(ask("other", claims=Watched(level=1)))
     assert tried == []
     assert snapshot.needs_attributes(ask("act"))
+
+
+STEPPED = """\
+- {rule: strong, permit: act, authentication: {acr: [phr, mfa], max_age: 5m}, when: {subject.tenant: acme}}
+- {rule: no-bob, deny: act, when: {subject.id: bob}}
+"""
+PERSON: dict[str, Any] = {"subject_kind": "human", "tenant": "acme"}
+ASKED = StepUp(("phr", "mfa"), 300)
+
+
+@pytest.mark.capability("C25")
+@pytest.mark.parametrize(
+    ("said", "reason", "step_up"),
+    [
+        ({"acr": "phr", "authenticated_at": NOON - 300}, Reason.PERMITTED, None),
+        ({"acr": "phr", "authenticated_at": NOON - 301}, Reason.AUTHENTICATION_INSUFFICIENT, ASKED),
+        ({"acr": "pwd", "authenticated_at": NOON}, Reason.AUTHENTICATION_INSUFFICIENT, ASKED),
+        ({}, Reason.AUTHENTICATION_INSUFFICIENT, ASKED),
+        ({"subject_kind": "workload"}, Reason.AUTHENTICATION_INSUFFICIENT, None),
+        ({"subject_kind": None}, Reason.AUTHENTICATION_INSUFFICIENT, None),
+        ({"kind": "agent"}, Reason.AUTHENTICATION_INSUFFICIENT, ASKED),
+        ({"tenant": "globex"}, Reason.NO_RULE, None),
+        ({"tenant": None}, Reason.INPUT_MISSING, None),
+        ({"subject": "bob"}, Reason.RULE_DENY, None),
+    ],
+)
+def test_a_rule_that_lacks_nothing_but_the_authentication_says_so(
+    said: dict[str, Any], reason: Reason, step_up: StepUp | None
+) -> None:
+    decision = snapshot_of(rules_document(STEPPED)).evaluate(ask(**{**PERSON, **said}))
+    assert (decision.permit, decision.reason, decision.step_up) == (reason is Reason.PERMITTED, reason, step_up)
+    assert decision.rule == {Reason.PERMITTED: "strong", Reason.RULE_DENY: "no-bob"}.get(reason)
+
+
+@pytest.mark.capability("C25")
+def test_another_permit_needs_no_step_up() -> None:
+    rules = STEPPED + "- {rule: weak, permit: act, when: {subject.roles: {has: clerk}}}\n"
+    decision = snapshot_of(rules_document(rules)).evaluate(ask(**PERSON, roles=frozenset({"clerk"})))
+    assert (decision.rule, decision.step_up) == ("weak", None)
+
+
+def test_a_rule_that_lacks_an_input_beside_is_not_told_instead() -> None:
+    rules = STEPPED + "- {rule: other, permit: act, when: {subject.client: x}}\n"
+    decision = snapshot_of(rules_document(rules)).evaluate(ask(**PERSON))
+    assert (decision.reason, decision.step_up) == (Reason.AUTHENTICATION_INSUFFICIENT, ASKED)
+
+
+def test_a_degrade_rule_may_ask_for_an_authentication_too() -> None:
+    rule = "{rule: r, permit: act, authentication: {acr: phr}, when: always}"
+    narrow = snapshot_of(f"policy: p\nowner: o\ndegrade: {{d: [{rule}]}}").rule_sets["d"]
+    assert narrow.evaluate(ask(acr="phr")).permit
+    assert not narrow.evaluate(ask(acr="pwd")).permit
+
+
+@pytest.mark.parametrize(
+    ("rules", "said", "needed"),
+    [
+        # whether the authentication is all that is lacking hangs on an attribute
+        ("- {rule: r, permit: act, authentication: {acr: a}, when: {resource.x: 1}}", {}, True),
+        ("- {rule: r, permit: act, authentication: {acr: a}, when: {resource.x: 1}}", {"acr": "a"}, True),
+        ("- {rule: r, permit: act, authentication: {acr: a}, when: {resource.x: 1, subject.id: bob}}", {}, False),
+        ("- {rule: r, permit: act, authentication: {acr: a}, when: always}", {}, False),
+        # a permit stands already, and a rule that lacks the authentication cannot make it a sensitive one
+        (
+            """\
+            - {rule: r, permit: act, sensitive: true, authentication: {acr: a}, when: {resource.x: 1}}
+            - {rule: s, permit: act, when: always}
+            """,
+            {},
+            False,
+        ),
+        (
+            """\
+            - {rule: r, permit: act, sensitive: true, authentication: {acr: a}, when: {resource.x: 1}}
+            - {rule: s, permit: act, when: always}
+            """,
+            {"acr": "a"},
+            True,
+        ),
+        # a deny hangs on an attribute, and without it only the authentication would be lacking
+        (
+            """\
+            - {rule: r, permit: act, authentication: {acr: a}, when: always}
+            - {rule: s, deny: act, when: {resource.x: 1}}
+            """,
+            {},
+            True,
+        ),
+    ],
+)
+def test_attributes_are_needed_to_learn_whether_the_authentication_is_all_that_is_lacking(
+    rules: str, said: dict[str, Any], needed: bool
+) -> None:
+    assert snapshot_of(rules_document(rules, X)).needs_attributes(ask(**said)) is needed
+
+
+@pytest.mark.capability("C2", "C25")
+@pytest.mark.parametrize(("kind", "helpful"), [("human", ("pay",)), ("workload", ()), (None, ())])
+def test_a_scope_helps_only_whoever_can_authenticate_as_well(kind: str | None, helpful: tuple[str, ...]) -> None:
+    rules = "- {rule: r, permit: act, authentication: {acr: phr}, when: {subject.scopes: {has: pay}}}"
+    snapshot = snapshot_of(rules_document(rules))
+    assert snapshot.evaluate(ask(subject_kind=kind, scopes=frozenset({"x"}))).helpful_scopes == helpful
+    assert snapshot.evaluate(ask(acr="phr", scopes=frozenset({"x"}))).helpful_scopes == ("pay",)

@@ -12,6 +12,7 @@ from authz_middleware.policy import document
 from authz_middleware.policy.document import parse_policy, read_policy
 from authz_middleware.policy.model import AllOf, Always, AtMost, Between, Equals, Has, InputRef, Match, Not
 from authz_middleware.policy.nodes import MAX_CHARACTERS, MAX_DEPTH
+from authz_middleware.step_up import StepUp
 from tests.support.policies import BILLING, rules_document
 
 HEAD = "policy: p\nowner: o\n"
@@ -67,6 +68,24 @@ def test_words_that_other_yaml_dialects_convert_stay_text() -> None:
 
 def test_always_is_written_out() -> None:
     assert parse_policy(rules_document("- {rule: r, permit: a, when: always}"), "p").rules[0].condition == Always()
+
+
+@pytest.mark.capability("C25")
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("{acr: phr}", StepUp(("phr",))),
+        ("{acr: [phr, mfa], max_age: 5m}", StepUp(("phr", "mfa"), 300)),
+        ("{max_age: 8h}", StepUp((), 28_800)),
+        ("{acr: '2'}", StepUp(("2",))),
+    ],
+)
+@pytest.mark.parametrize("place", ["rules", "degrade"])
+def test_a_rule_says_how_a_person_must_have_authenticated(written: str, asked: StepUp, place: str) -> None:
+    rule = f"- {{rule: r, permit: a, when: always, authentication: {written}}}"
+    policy = parse_policy(f"{HEAD}rules:\n{rule}" if place == "rules" else f"{HEAD}degrade:\n  d:\n  {rule}", "p")
+    (found,) = policy.rules or policy.degrade["d"]
+    assert found.authentication == asked
 
 
 BAD: list[tuple[str, str, str]] = [
@@ -159,6 +178,36 @@ BAD: list[tuple[str, str, str]] = [
     ),
     ("sensitive deny", rules_document("- {rule: r, deny: a, sensitive: true}"), "only a permit can be sensitive"),
     ("sensitive text", rules_document("- {rule: r, permit: a, sensitive: yes, when: always}"), "must be true or false"),
+    (
+        "authentication of a text and a number",
+        rules_document("- {rule: r, permit: a, when: always, authentication: {acr: [phr, 5]}}"),
+        "billing.yaml:4: each of rule 'r': 'authentication': 'acr' must be a text",
+    ),
+    (
+        "authentication of a deny",
+        rules_document("- {rule: r, deny: a, authentication: {acr: phr}}"),
+        "billing.yaml:4: rule 'r': authentication can only be asked for by a permit; a deny is final",
+    ),
+    *(
+        (
+            f"authentication {written}",
+            rules_document(f"- rule: r\n  permit: a\n  when: always\n  authentication: {written}"),
+            f"billing.yaml:{line}: rule 'r': {said}",
+        )
+        for written, line, said in [
+            ("phr", 7, "'authentication' must be a mapping of keys to values, not 'phr'"),
+            ("~", 7, "'authentication' must be a mapping of keys to values, not empty"),
+            ("{}", 4, "authentication must ask for acr, max_age or both"),
+            ("{arc: phr}", 7, "'authentication' has no key 'arc'; did you mean 'acr'?"),
+            ("{acr: 5}", 7, "'authentication': 'acr' must be a text"),
+            ("{acr: []}", 7, "'authentication': 'acr' must not be an empty list"),
+            ("{acr: phr mfa}", 4, "authentication acr 'phr mfa' must be 1 to 256 visible ASCII characters"),
+            ("{acr: [a, a]}", 4, "authentication acr must be up to 16 values, each once"),
+            ("{max_age: 5}", 7, "'authentication': 'max_age' must be a time of whole seconds"),
+            ("{max_age: 0s}", 7, "'authentication': 'max_age' must be a time of whole seconds"),
+            ("{max_age: 500ms}", 7, "'authentication': 'max_age' must be a time of whole seconds"),
+        ]
+    ),
     (
         "sensitive degrade",
         f"{HEAD}degrade:\n  d:\n  - {{rule: r, permit: a, sensitive: true, when: always}}",
@@ -327,6 +376,9 @@ TESTS: list[tuple[str, str]] = [
     ("subject: {kind: robot}", "subject.kind is one of human, workload, agent"),
     ("subject: {tenant: 5}", "subject.tenant is text"),
     ("subject: {issued_at: today}", "subject.issued_at must be a date and time"),
+    ("subject: {authenticated_at: 5}", "subject.authenticated_at must be a date and time"),
+    ("subject: {acr: 5}", "subject.acr is text"),
+    ("subject: {auth_time: 5}", "subject has no 'auth_time'"),
     ("context: {time: now}", "context has no 'time'"),
     ("context: {tls: 1}", "context.tls is true or false"),
     ("resource: {name: x}", "has no key 'name'"),

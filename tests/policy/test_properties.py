@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authz_middleware.decision import Reason
 from authz_middleware.policy import model
 from authz_middleware.policy.compiler import compile_policy
 from authz_middleware.policy.model import AllOf, AnyOf, InputDeclaration, Match, Not, Policy, Rule
 from authz_middleware.question import Question
-from tests.policy.naive import Naive
+from authz_middleware.step_up import StepUp
+from tests.policy.naive import YES, Naive
 from tests.support.policies import NOON, ask
 
 LABELS = {"secrecy": ("public", "internal", "restricted")}
@@ -42,7 +44,10 @@ def match(inputs: list[str], matcher: st.SearchStrategy[Any]) -> st.SearchStrate
     return st.builds(Match, st.sampled_from(inputs), matcher)
 
 
-TEXTS = ["subject.tenant", "context.purpose", "context.task", "subject.client", "resource.tenant", "subject.level"]
+TEXTS = [
+    *("subject.acr", "subject.tenant", "context.purpose", "context.task", "subject.client", "resource.tenant"),
+    "subject.level",
+]
 SETS = ["subject.scopes", "subject.roles", "resource.tags"]
 REFS = st.builds(model.InputRef, st.sampled_from(["resource.amount", "resource.tags"]))
 LABEL_REFS = st.builds(model.InputRef, st.sampled_from(["subject.clearance", "resource.secrecy"]))
@@ -86,6 +91,11 @@ def conditions(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+authentications = st.none() | st.builds(
+    StepUp, st.lists(names, max_size=2, unique=True).map(tuple), st.none() | st.sampled_from([60, 300])
+).filter(lambda asked: asked != StepUp())
+
+
 @st.composite
 def policies(draw: st.DrawFn, leaves: st.SearchStrategy[Any] = plain_matches | exist_matches) -> Policy:
     rules = []
@@ -98,6 +108,7 @@ def policies(draw: st.DrawFn, leaves: st.SearchStrategy[Any] = plain_matches | e
                 tuple(draw(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=2, unique=True))),
                 draw(conditions(leaves)),
                 sensitive=effect == "permit" and draw(st.booleans()),
+                authentication=draw(authentications) if effect == "permit" else None,
             )
         )
     return Policy(name="p", owner="o", inputs=INPUTS, labels=LABELS, rules=tuple(rules))
@@ -136,6 +147,9 @@ def questions(draw: st.DrawFn) -> Question:
         client=draw(maybe_name),
         kind=draw(st.sampled_from([None, "human", "agent"])),
         clearance=draw(st.none() | labels | st.just("secret")),
+        acr=draw(maybe_name),
+        authenticated_at=draw(st.sampled_from([None, now, now - 60, now - 61, now - 301, now + 61])),
+        subject_kind=draw(st.sampled_from([None, "human", "workload"])),
         claims=draw(st.sampled_from([{}, {"level": "a"}, {"level": 1}, {"level": True}])),
     )
 
@@ -164,6 +178,8 @@ def with_less(question: Question) -> list[Question]:
             ("client", None),
             ("kind", None),
             ("clearance", None),
+            ("acr", None),
+            ("authenticated_at", None),
             ("claims", {}),
             ("attributes", None),
             ("as_of", None),
@@ -228,6 +244,7 @@ def test_attributes_that_are_not_needed_change_nothing(policy: Policy, question:
         before = snapshot.evaluate(blind)
         after = snapshot.evaluate(replaced(blind, attributes=found, as_of=question.now))
         assert (before.permit, before.sensitive) == (after.permit, after.sensitive)
+        assert before.step_up == after.step_up
 
 
 @pytest.mark.capability("C2")
@@ -239,7 +256,34 @@ def test_helpful_scopes_would_have_made_a_permit_rule_apply(policy: Policy, ques
         assert not decision.permit
         granted = Naive(policy, replaced(question, scopes=question.principal.scopes | set(decision.helpful_scopes)))
         covering = [rule for rule in policy.rules if any(granted.covers(pattern) for pattern in rule.actions)]
-        assert any(rule.effect == "permit" and granted.applies(rule) for rule in covering)
+        permits = [rule for rule in covering if rule.effect == "permit" and granted.judge(rule.condition) == YES]
+        person = question.principal.subject_kind == "human"
+        assert any(person or granted.authenticated(rule) for rule in permits)
+
+
+@pytest.mark.promise("P2")
+@pytest.mark.capability("C25")
+@settings(max_examples=150, deadline=None)
+@given(policies(), questions())
+def test_a_step_up_is_told_exactly_where_it_is_all_that_is_lacking(policy: Policy, question: Question) -> None:
+    decision, naive = compile_policy(policy).evaluate(question), Naive(policy, question)
+    covering = [rule for rule in policy.rules if any(naive.covers(pattern) for pattern in rule.actions)]
+    denied = any(rule.effect == "deny" and naive.applies(rule) for rule in covering)
+    holding = [rule for rule in covering if rule.effect == "permit" and naive.judge(rule.condition) == YES]
+    lacking = not denied and bool(holding) and not any(naive.authenticated(rule) for rule in holding)
+    assert (decision.reason is Reason.AUTHENTICATION_INSUFFICIENT) is lacking
+    assert (decision.step_up is not None) is (lacking and question.principal.subject_kind == "human")
+
+
+@pytest.mark.capability("C25")
+@settings(max_examples=150, deadline=None)
+@given(policies(), questions())
+def test_whoever_steps_up_as_told_is_permitted(policy: Policy, question: Question) -> None:
+    snapshot = compile_policy(policy)
+    told = snapshot.evaluate(question).step_up
+    if told is not None and not any("acr" in str(rule.condition) for rule in policy.rules):
+        for acr in told.acr_values or (question.principal.acr,):
+            assert snapshot.evaluate(replaced(question, acr=acr, authenticated_at=question.now)).permit
 
 
 @pytest.mark.capability("C27")

@@ -15,12 +15,14 @@ import jsonschema
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from authz_middleware.question import Question
 from authz_middleware.remote.messages import MessageError, evaluation_request, question_of
+from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.resource import Resource
 from authz_middleware.strict_json import parse_object
-from tests.support.questions import NOW, question, questions
+from tests.support.questions import NOW, question, questions, texts, times
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "authzen"
 SCHEMA = json.loads((VECTORS / "evaluation-request.schema.json").read_text())
@@ -53,6 +55,25 @@ def has_null(value: object) -> bool:
 def test_what_is_read_back_is_what_was_asked(asked: Question) -> None:
     """The same question across the wire, so the same decision."""
     assert over_the_wire(asked) == asked
+
+
+@pytest.mark.capability("C25", "C29")
+@given(st.none() | texts, st.none() | times | st.just(0.0))
+def test_how_and_when_a_person_authenticated_is_told_and_read_back(acr: str | None, at: float | None) -> None:
+    asked = question(acr=acr, authenticated_at=at)
+    properties = evaluation_request(asked)["subject"]["properties"]
+    assert (properties.get("acr"), properties.get("auth_time")) == (acr, at)
+    assert over_the_wire(asked) == asked
+
+
+@pytest.mark.capability("C25")
+def test_another_authentication_is_another_question() -> None:
+    """An answer about the one is no answer about the other."""
+    keys = [
+        RemoteQuery.of(question(acr=acr, authenticated_at=at), "r1").key
+        for acr, at in [("pwd", NOW), ("phr", NOW), ("phr", NOW - 1), ("phr", None), (None, NOW)]
+    ]
+    assert len(set(keys)) == 5
 
 
 @pytest.mark.capability("C29")
@@ -234,6 +255,11 @@ BAD_MEMBERS: list[tuple[str, Any, str]] = [
     ("subject/properties/actors", ["a"], "subject.properties.actors[0]"),
     ("subject/properties/issued_at", "now", "subject.properties.issued_at"),
     ("subject/properties/issued_at", True, "subject.properties.issued_at"),
+    ("subject/properties/auth_time", "now", "subject.properties.auth_time"),
+    ("subject/properties/auth_time", True, "subject.properties.auth_time"),
+    ("subject/properties/auth_time", None, "subject.properties.auth_time"),
+    ("subject/properties/acr", 5, "subject.properties.acr"),
+    ("subject/properties/acr", ["phr"], "subject.properties.acr"),
     ("subject/properties/expires_at", 2**60, "subject.properties.expires_at"),
     ("subject/properties/claims", {"a": None}, "subject.properties.claims.a"),
     ("subject/properties/claims", [], "subject.properties.claims"),
