@@ -1,6 +1,6 @@
 """Imports every module of the core where no extra can be imported, from an installed package.
 
-What is in an extra stays out: the decision point (`server`), the command line (`cli`) and the aiohttp transport.
+What is in an extra stays out: the decision point (`server`), the command line (`cli`), the aiohttp transport, Redis.
 """
 
 import importlib
@@ -8,7 +8,13 @@ import pkgutil
 import sys
 
 EXTRAS = ("aiohttp", "django", "fastapi", "flask", "redis", "rich", "starlette", "typer", "uvicorn", "werkzeug")
-NEED_AN_EXTRA = ("authz_middleware.server", "authz_middleware.cli.", "authz_middleware.remote.aiohttp_transport")
+NEED_AN_EXTRA = (
+    "authz_middleware.server",
+    "authz_middleware.cli.",
+    "authz_middleware.remote.aiohttp_transport",
+    "authz_middleware.revocation.redis_follower",
+    "authz_middleware.revocation.redis_records",
+)
 
 for name in EXTRAS:
     sys.modules[name] = None

@@ -1,0 +1,1 @@
+"""Where revocations come from, beside people: status lists, signed lists, pushed events."""
