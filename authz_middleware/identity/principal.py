@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from authz_middleware.identity.claims.status_reference import StatusReference
+
 Kind = Literal["human", "workload", "agent"]
 KINDS: Final = ("human", "workload", "agent")
 
@@ -53,6 +55,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """When the person behind the token was last authenticated (`auth_time`, OpenID Connect Core section 2)."""
     acr: str | None = None
     """How (`acr`, authentication context class reference)."""
+    status: StatusReference | None = None
+    """Where the status of the token is to be looked up, with each decision anew."""
     key_id: str | None = None
     """The id of the key that the token was signed with; revocations may name it."""
     claims: Mapping[str, Any] = NO_CLAIMS
@@ -60,11 +64,17 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_accountable(self) -> bool:
-        """Whether the token tells apart who used a shared identity: an actor, a client other than the
-        subject, a token id or a transaction id (capability C21)."""
+        """Whether the token tells apart who used a shared identity: an actor or client that is not the subject itself,
+        a token id, a transaction id, or the path of a SPIFFE ID (capability C21)."""
         return bool(
-            self.actors
+            any((actor.id, actor.issuer or self.issuer) != (self.subject, self.issuer) for actor in self.actors)
             or (self.client is not None and self.client != self.subject)
             or self.token_id
             or self.transaction
+            or self._is_svid
         )
+
+    @property
+    def _is_svid(self) -> bool:
+        # Only a trust domain vouches for the SPIFFE IDs below its own.
+        return (self.issuer or "").startswith("spiffe://") and self.subject.startswith(f"{self.issuer}/")
