@@ -20,7 +20,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `route` is the template the framework matched (`/invoices/{invoice_id}`) or, where a framework has none,
     the endpoint's name; `endpoint` is the dotted name of the handler (`billing.views:export`). Neither is
     parsed to decide anything. `path_params` are the values the router resolved, as text. `client` is the
-    address of the peer that opened the connection, never a forwarded header.
+    address of the peer that opened the connection, or of whom a configured proxy speaks for.
     """
 
     method: str

@@ -1,0 +1,1 @@
+"""What the connection and its headers show of whoever sends a request."""
