@@ -1,62 +1,75 @@
-"""One token: its parts as they came, unverified, and the checks that turn its claims into verified ones.
+"""The checks that turn the claims of a token into verified ones.
 
-PyJWT checks the signature of the exact bytes received. Everything before that (form, sizes, JSON) and after
-it (types, times, audience) is done here, and stricter than its defaults.
+PyJWT checks the signature of the exact bytes received. Everything before that (form, sizes: see `compact`) and after
+it (JSON, types, times, audience) is done here, and stricter than its defaults.
 """
 
 from __future__ import annotations
 
-import binascii
-import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from authz_middleware.identity.claims import ClaimMap, claim_map_of
-from authz_middleware.identity.jwk import KEY_ID, Keyring
+from authz_middleware.identity.claims.principals import ClaimMap, claim_map_of
+from authz_middleware.identity.claims.values import ABSENT, MAX_WORDS, is_text
+from authz_middleware.identity.compact import MAX_HEADER, MAX_TOKEN, RawClaims, RawHeader, RawToken, parse_token
+from authz_middleware.identity.keys.jwk import KEY_ID, Keyring, VerificationKey
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
-from authz_middleware.identity.values import ABSENT, MAX_WORDS, is_text
-from authz_middleware.settings.model import IssuerSettings
-from authz_middleware.strict_json import parse_object
+from authz_middleware.settings.issuers import IssuerSettings
 
-RawHeader = Mapping[str, Any]
-RawClaims = Mapping[str, Any]
-
-MAX_TOKEN: Final = 16 * 1024
-MAX_HEADER: Final = 4 * 1024
-_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
-# Bits beyond the last byte must be zero (RFC 4648 section 3.5), so that one signature has one spelling. What the last
-# character may be for each length modulo 4; with one character over there is no last byte at all.
-_LAST_CHARACTERS: Final = ("", "", "AQgw", "AEIMQUYcgkosw048")
+__all__ = [
+    "MAX_HEADER",
+    "MAX_TIME",
+    "MAX_TOKEN",
+    "OTHER_KINDS",
+    "IssuerRules",
+    "RawClaims",
+    "RawHeader",
+    "RawToken",
+    "Verified",
+    "check_audience",
+    "check_claims",
+    "check_header",
+    "check_issuer",
+    "check_kind",
+    "check_subject",
+    "check_times",
+    "check_use",
+    "is_id_token",
+    "parse_token",
+    "select_key",
+    "verify",
+]
 
 # The end of the year 9999: what lies beyond is no time but a mistake, and breaks date arithmetic elsewhere.
-_MAX_TIME: Final = 253_402_300_799
+MAX_TIME: Final = 253_402_300_799
 
 _UNDERSTOOD_BY_NOBODY_HERE: Final = frozenset({"crit", "zip", "b64"})
 
+_HASHES: Final = frozenset({"at_hash", "c_hash", "s_hash"})
+_OTHER_USES: Final = frozenset({"ID", "Serialized-ID", "Refresh", "Offline", "Logout"})
+_GRANTED: Final = frozenset({"scope", "scp", "client_id", "appidacr", "azpacr"})
+
 OTHER_KINDS: Final = frozenset(
     {
+        "client-authentication+jwt",
+        "dc+sd-jwt",
         "dpop+jwt",
+        "entity-statement+jwt",
+        "jwk-set+jwt",
         "kb+jwt",
         "logout+jwt",
         "oauth-authz-req+jwt",
+        "oauth-client-attestation+jwt",
+        "oauth-client-attestation-pop+jwt",
+        "openid4vci-proof+jwt",
         "secevent+jwt",
         "statuslist+jwt",
         "token-introspection+jwt",
+        "trust-mark+jwt",
+        "vc+jwt",
+        "vp+jwt",
     }
 )
 """Kinds of signed tokens that are never a credential, even where the settings list them (RFC 8725 section 3.11)."""
-
-
-class RawToken:
-    """A token in its parts. Nothing in it is verified, and its `repr` shows none of it."""
-
-    __slots__ = ("signature", "signed", "unverified_claims", "unverified_header")
-
-    def __init__(self, header: RawHeader, claims: RawClaims, signed: bytes, signature: bytes) -> None:
-        self.unverified_header = header
-        self.unverified_claims = claims
-        self.signed = signed
-        self.signature = signature
 
 
 class IssuerRules:
@@ -70,47 +83,45 @@ class IssuerRules:
         self.claim_map: ClaimMap = claim_map_of(settings)
         self.audiences = frozenset(settings.audience)
         self.algorithms = frozenset(settings.algorithms)
-        self.types = frozenset(_kind_of(kind) for kind in settings.token_types) - OTHER_KINDS
+        self.types = frozenset(filter(None, map(_kind_of, settings.token_types))) - OTHER_KINDS
 
 
-def parse_token(text: str) -> RawToken:
-    """A token in compact form (RFC 7515 section 7.1), taken apart but not believed.
+class Verified:
+    """The claims of a token whose checks have all passed, and the key that its signature was made with."""
 
-    Sizes come first, so that a long forged token costs next to nothing. Raises TokenRefusedError.
-    """
-    if len(text) > MAX_TOKEN:
-        raise TokenRefusedError(CredentialDetail.TOO_LONG)
-    if len(text) > MAX_HEADER and "." not in text[: MAX_HEADER + 1]:
-        raise TokenRefusedError(CredentialDetail.TOO_LONG)
-    parts = _COMPACT.fullmatch(text)
-    if parts is None:
-        raise TokenRefusedError(CredentialDetail.MALFORMED)
-    header, claims, signature = parts.groups()
-    try:
-        return RawToken(
-            parse_object(_decoded(header)),
-            parse_object(_decoded(claims)),
-            text[: parts.end(2)].encode("ascii"),
-            _decoded(signature),
-        )
-    except ValueError:
-        raise TokenRefusedError(CredentialDetail.MALFORMED) from None
+    __slots__ = ("claims", "key")
+
+    def __init__(self, claims: RawClaims, key: VerificationKey) -> None:
+        self.claims = claims
+        self.key = key
 
 
-def _decoded(part: str) -> bytes:
-    """The bytes of a part whose alphabet has been checked. Raises ValueError for a spelling that is not canonical."""
-    over = len(part) % 4
-    if over and part[-1] not in _LAST_CHARACTERS[over]:
-        raise ValueError("not canonical")
-    return binascii.a2b_base64(part.replace("-", "+").replace("_", "/") + "=" * (-over % 4))
-
-
-def verify(token: RawToken, rules: IssuerRules, keys: Keyring, now: float) -> RawClaims:
+def verify(token: RawToken, rules: IssuerRules, keys: Keyring, now: float) -> Verified:
     """The claims of a token, verified for this issuer at this time (seconds since the epoch).
 
-    Raises TokenRefusedError at the first check that fails: header, signature, then claims.
+    Raises TokenRefusedError at the first check that fails: header, key, signature, then claims. What an issuer has not
+    signed is not read as JSON.
     """
-    header = token.unverified_header
+    key = select_key(token.unverified_header, rules, keys)
+    if not key.verifies(token.signed, token.signature):
+        raise TokenRefusedError(CredentialDetail.SIGNATURE)
+    claims = token.unverified_claims
+    check_issuer(claims, rules)
+    check_use(claims)
+    check_claims(claims, rules, now)
+    return Verified(claims, key)
+
+
+def select_key(header: RawHeader, rules: IssuerRules, keys: Keyring) -> VerificationKey:
+    """The one key of the issuer that a token with this header is checked with. Raises TokenRefusedError."""
+    kid, algorithm = check_header(header, rules)
+    check_kind(header, rules)
+    # `jku`, `x5u`, `jwk` and `x5c` are not read: keys come from the settings alone (RFC 8725 section 3.10).
+    return keys.select(kid, algorithm)
+
+
+def check_header(header: RawHeader, rules: IssuerRules) -> tuple[str | None, str]:
+    """The `kid`, if any, and the `alg` of a token. Raises TokenRefusedError."""
     if not _UNDERSTOOD_BY_NOBODY_HERE.isdisjoint(header):
         raise TokenRefusedError(CredentialDetail.HEADER)
     kid = header.get("kid")
@@ -119,19 +130,65 @@ def verify(token: RawToken, rules: IssuerRules, keys: Keyring, now: float) -> Ra
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in rules.algorithms:
         raise TokenRefusedError(CredentialDetail.ALGORITHM)
+    return kid, algorithm
+
+
+def check_kind(header: RawHeader, rules: IssuerRules) -> None:
+    """`typ` is one of those that the issuer's access tokens have. Raises TokenRefusedError."""
     if _kind_of(header.get("typ")) not in rules.types:
         raise TokenRefusedError(CredentialDetail.TYPE)
-    # `jku`, `x5u`, `jwk` and `x5c` are not read: keys come from the settings alone (RFC 8725 section 3.10).
-    if not keys.select(kid, algorithm).verifies(token.signed, token.signature):
-        raise TokenRefusedError(CredentialDetail.SIGNATURE)
-    claims = token.unverified_claims
-    _check_times(claims, rules.settings, now)
-    _check_audience(claims, rules)
-    _check_subject(claims)
-    if "cnf" in claims:
-        # Taken as plain Bearer, a stolen one would be worth as much as its owner's.
-        raise TokenRefusedError(CredentialDetail.BOUND)
-    return claims
+
+
+def check_issuer(claims: RawClaims, rules: IssuerRules) -> None:
+    """`iss` is, character for character, the issuer whose key has signed. Raises TokenRefusedError."""
+    if claims.get("iss") != rules.settings.issuer:
+        raise TokenRefusedError(CredentialDetail.ISSUER)
+
+
+def check_use(claims: RawClaims) -> None:
+    """The token was made to be shown to an API, not to tell its client who has logged in. Raises TokenRefusedError."""
+    if is_id_token(claims):
+        raise TokenRefusedError(CredentialDetail.ID_TOKEN)
+
+
+def is_id_token(claims: RawClaims) -> bool:
+    """Whether these are the claims of an ID token (OpenID Connect Core section 2) or of a refresh token.
+
+    Where an issuer's `typ` is plain `JWT` its ID tokens pass for access tokens, and a client id that also serves as an
+    audience lets them through. They are known by marks that an access token does not have:
+
+    * `at_hash`, `c_hash` or `s_hash`, the hash of what was issued beside it: no access token holds its own;
+    * the payload's own word: `typ` of Keycloak (`ID`; also `Refresh`, `Offline`, `Logout`), `token_use` of Cognito;
+    * `nonce`, or a client (`azp`) that is its own audience, in a token that shows no trace of an authorization:
+      neither `scope`, `scp`, `client_id` (RFC 9068 section 2.2) nor Entra's `appidacr` or `azpacr`. Access tokens of
+      Keycloak before 25 have a `nonce`, those of an Entra application that calls itself have `azp` for `aud`; both
+      show such a trace.
+
+    That `client_id` or `jti` is absent proves nothing: Entra, Auth0 and workload identities (SPIFFE JWT-SVID, GitHub)
+    leave them out. So an ID token without any mark, as the code flow may give, is told from an access token by `aud`
+    alone: never make a client id an API's audience.
+    """
+    if not _HASHES.isdisjoint(claims) or claims.get("token_use") == "id":
+        return True
+    stated = claims.get("typ")
+    if isinstance(stated, str) and stated in _OTHER_USES:
+        return True
+    return _GRANTED.isdisjoint(claims) and ("nonce" in claims or _is_for_its_client(claims))
+
+
+def _is_for_its_client(claims: RawClaims) -> bool:
+    client, audience = claims.get("azp", ABSENT), claims.get("aud")
+    return client == audience or (isinstance(audience, list) and client in audience)
+
+
+def check_claims(claims: RawClaims, rules: IssuerRules, now: float) -> None:
+    """What the claims of an access token must be, whether a signature or its issuer's answer vouches for them.
+
+    Raises TokenRefusedError at the first check that fails.
+    """
+    check_times(claims, rules.settings, now)
+    check_audience(claims, rules)
+    check_subject(claims)
 
 
 def _kind_of(typ: object) -> str | None:
@@ -141,7 +198,11 @@ def _kind_of(typ: object) -> str | None:
     return typ.lower().removeprefix("application/")
 
 
-def _check_times(claims: RawClaims, settings: IssuerSettings, now: float) -> None:
+def check_times(claims: RawClaims, settings: IssuerSettings, now: float) -> None:
+    """`exp` and `iat` are there, `exp`, `nbf` and `iat` hold at `now`, and the lifetime is short enough.
+
+    Raises TokenRefusedError.
+    """
     issued, expires = _time(claims, "iat"), _time(claims, "exp")
     if not now < expires + settings.leeway:
         raise TokenRefusedError(CredentialDetail.EXPIRED)
@@ -157,13 +218,13 @@ def _time(claims: RawClaims, name: str) -> float:
     if value is ABSENT:
         raise TokenRefusedError(CredentialDetail.CLAIM_MISSING)
     # An exact type: true is an int in Python.
-    if type(value) not in (int, float) or not 0 <= value <= _MAX_TIME:
+    if type(value) not in (int, float) or not 0 <= value <= MAX_TIME:
         raise TokenRefusedError(CredentialDetail.CLAIM_TYPE)
     return float(value)
 
 
-def _check_audience(claims: RawClaims, rules: IssuerRules) -> None:
-    """`aud` names one of ours, exactly; and, where the issuer's tokens must, nobody else (capability C11)."""
+def check_audience(claims: RawClaims, rules: IssuerRules) -> None:
+    """`aud` names one of ours, exactly; and, where the issuer's tokens must, nobody else. Raises TokenRefusedError."""
     audience = claims.get("aud", ABSENT)
     if audience is ABSENT:
         raise TokenRefusedError(CredentialDetail.CLAIM_MISSING)
@@ -176,7 +237,8 @@ def _check_audience(claims: RawClaims, rules: IssuerRules) -> None:
         raise TokenRefusedError(CredentialDetail.AUDIENCE_NOT_SINGLE)
 
 
-def _check_subject(claims: RawClaims) -> None:
+def check_subject(claims: RawClaims) -> None:
+    """`sub` is a text that a record can show. Raises TokenRefusedError."""
     subject = claims.get("sub", ABSENT)
     if subject is ABSENT:
         raise TokenRefusedError(CredentialDetail.CLAIM_MISSING)
