@@ -6,6 +6,7 @@ adapter lets no response leave whose ledger holds neither a permit nor a public 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from authz_middleware.answer import Answer
@@ -21,6 +22,7 @@ from authz_middleware.resource import Resource, is_clear_id
 if TYPE_CHECKING:
     from authz_middleware.pep import EnforcementPoint
     from authz_middleware.policy.snapshot import Snapshot
+    from authz_middleware.revocation.feeds.event_receiver import EventReceiver
 
 UNDECIDED: Final = Decision(permit=False, reason=Reason.UNDECIDED)
 NOTHING: Final = Requirement()
@@ -102,6 +104,25 @@ class Authorization:
         if self._observes_nobody:
             return True
         return (await self._pep.adecide(self, action, resource))[0].permit or self._pep.observes
+
+    @property
+    def receiver(self) -> EventReceiver:
+        """What takes pushed security events (RFC 8935); for an endpoint of one's own, see `feeds.mounting`."""
+        return self._pep.receiver
+
+    def complete_task(self, *, task: str | None = None, transaction: str | None = None, reason: str) -> None:
+        """Say that a task or a transaction of the caller's issuer is done: from the next decision on every token of it
+        is refused, this one included. Blocks while that is written.
+
+        Without either name it is the transaction of the caller's own token (`txn`). Raises SettingsError where there
+        are no `[revocations]`, RevocationError where the token has no transaction, and StoreUnavailableError where it
+        could not be written.
+        """
+        self._pep.complete_task(self, task=task, transaction=transaction, reason=reason)
+
+    async def acomplete_task(self, *, task: str | None = None, transaction: str | None = None, reason: str) -> None:
+        """`complete_task` for an asynchronous handler."""
+        await asyncio.to_thread(self._pep.complete_task, self, task=task, transaction=transaction, reason=reason)
 
     def question(self, action: str, resource: object = None) -> Question:
         """The question that a check in a handler asks. Raises AnnotationError for an action or resource that

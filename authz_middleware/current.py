@@ -20,6 +20,7 @@ from authz_middleware.decision import Decision
 from authz_middleware.errors import NoRequestError
 from authz_middleware.identity.principal import Principal
 from authz_middleware.loaders import ResourceLoaders
+from authz_middleware.revocation.feeds.event_receiver import EventReceiver
 
 L = TypeVar("L", bound=Callable[[str], Any])
 
@@ -63,6 +64,11 @@ class CurrentAuthz:
         """Whether that decision was made by a narrower rule set while the decision point was away."""
         return self.current.degraded
 
+    @property
+    def receiver(self) -> EventReceiver:
+        """See `Authorization.receiver`."""
+        return self.current.receiver
+
     def check(self, action: str, resource: object = None) -> Decision:
         """See `Authorization.check`."""
         return self.current.check(action, resource)
@@ -78,6 +84,14 @@ class CurrentAuthz:
     async def apermitted(self, action: str, resource: object = None) -> bool:
         """See `Authorization.apermitted`."""
         return await self.current.apermitted(action, resource)
+
+    def complete_task(self, *, task: str | None = None, transaction: str | None = None, reason: str) -> None:
+        """See `Authorization.complete_task`."""
+        self.current.complete_task(task=task, transaction=transaction, reason=reason)
+
+    async def acomplete_task(self, *, task: str | None = None, transaction: str | None = None, reason: str) -> None:
+        """See `Authorization.acomplete_task`."""
+        await self.current.acomplete_task(task=task, transaction=transaction, reason=reason)
 
 
 authz: Final = CurrentAuthz()

@@ -7,6 +7,7 @@ and travels as a value (`RemoteFailure`, `CredentialProblem`), never as an excep
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -75,3 +76,10 @@ class AccessDenied(AuthzError):  # noqa: N818 - it is an outcome an application 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         super().__init__(f"refused: {decision.reason.value}")
+
+
+def describe(error: BaseException) -> str:
+    """An exception for a log line: its type and where it was raised. Not its text, which may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__qualname__}{place}"

@@ -10,23 +10,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 import msgspec
 
 from authz_middleware.alarm import Alarm
-from authz_middleware.answer import Answer, answer_for
+from authz_middleware.answer import Answer
 from authz_middleware.authorization import UNDECIDED, Authorization
 from authz_middleware.current import authz
 from authz_middleware.decision import Decision, Reason
 from authz_middleware.engine import CANCELLED, ERROR, NOT_CONFIGURED, Attempt, Engine, versioned
-from authz_middleware.errors import AnnotationError, AuthzError, NoRequestError
+from authz_middleware.errors import AnnotationError, AuthzError, NoRequestError, Problem, SettingsError, describe
 from authz_middleware.facts import RequestFacts
 from authz_middleware.flow import Ask, Await, Effect, Flow, Load, Work, arun, run
 from authz_middleware.identity.authenticator import Authenticator
-from authz_middleware.identity.credentials import Credentials
+from authz_middleware.identity.connection.credentials import Credentials
 from authz_middleware.identity.principal import Principal
 from authz_middleware.identity.problem import CredentialDetail
 from authz_middleware.loaders import ResourceLoaders
@@ -36,18 +35,25 @@ from authz_middleware.policy.watch import PolicyWatcher
 from authz_middleware.question import Question
 from authz_middleware.record.masking import MASK, is_secret_value
 from authz_middleware.record.recorder import Recorder
+from authz_middleware.refusals import Refusals, Render
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.resource import Resource
+from authz_middleware.resource_metadata import metadata_answer, metadata_path
+from authz_middleware.revocation.feeds.assembly import Feeds
+from authz_middleware.revocation.feeds.event_receiver import EventReceiver
+from authz_middleware.revocation.guard import STATUS_NOT_CONFIGURED, Revocations, Standing, open_store
 from authz_middleware.settings import Settings
 from authz_middleware.startup import policy_problems
 
 Outcome = tuple[Decision, Answer | None]
-Render = Callable[[Decision, Answer], Answer]
 
 PUBLIC: Final = Decision(permit=True, reason=Reason.PUBLIC)
 UNDECLARED: Final = Permission(action="route:undeclared")
 EXPIRED: Final = Decision(permit=False, reason=Reason.CREDENTIAL_INVALID, detail=CredentialDetail.EXPIRED.value)
 NOT_DECLARED: Final = Decision(permit=False, reason=Reason.PERMISSION_MISSING)
+UNREVOKED: Final = Standing(None, None)
+UNLOOKED: Final = Standing(STATUS_NOT_CONFIGURED, None)
+LAST_KNOWN: Final = "revocations.last_known"
 RECORD_UNAVAILABLE: Final = Decision(permit=False, reason=Reason.RECORD_UNAVAILABLE)
 
 
@@ -73,15 +79,24 @@ class EnforcementPoint:
         self.policy = SnapshotStore(settings.policy.source, check=functools.partial(policy_problems, settings))
         self.recorder = Recorder(settings.decision_log, settings.app)
         self._watch = PolicyWatcher(self.policy, settings.policy.refresh) if settings.policy.refresh else None
-        self._authenticator = Authenticator(settings.issuers, clock=clock)
+        self._authenticator = Authenticator(
+            settings.issuers,
+            trust_domains=settings.trust_domains,
+            certificates=settings.certificates,
+            dpop=settings.dpop,
+            proxies=settings.proxies,
+            clock=clock,
+        )
+        self.revocations = self._open_revocations()
         self._point = DecisionPoint(settings.remote) if settings.remote else None
+        described = settings.protected_resource
+        self._metadata_path = None if described is None else metadata_path(described.resource)
         self._loaders = authz.loaders if loaders is None else loaders
-        self._render = render
+        self._refusals = Refusals(settings, self._authenticator, render)
         self._undecided = Alarm(
             "a response of %r was about to leave without a decision; whatever answered it stands before the handlers "
             "that the authorization middleware guards"
         )
-        self._unrendered = Alarm("render failed, and the refusal was answered in its plain form: %s")
         self._errors = Alarm("deciding on %r failed and refused: %r")
 
     def start(self) -> None:
@@ -92,22 +107,27 @@ class EnforcementPoint:
         """
         self.policy.reload()
         self._authenticator.start()
+        if self.revocations is not None:
+            self.revocations.start()
         if self._watch is not None:
             self._watch.start()
 
     def prepare_async(self) -> None:
-        """Get ready to ask the decision point from an event loop, before the first deadline runs.
+        """Get ready to ask the decision point and issuers from an event loop, before the first deadline runs.
 
         Raises SettingsError when what that takes is not installed.
         """
         if self._point is not None:
             self._point.prepare_async()
+        self._authenticator.prepare_async()
 
     def close(self) -> None:
         """Stop threads, write what is still to be written, close connections."""
         if self._watch is not None:
             self._watch.stop()
         self._authenticator.close()
+        if self.revocations is not None:
+            self.revocations.close()
         if self._point is not None:
             self._point.close()
         self.recorder.close()
@@ -116,6 +136,7 @@ class EnforcementPoint:
         """`close`, and the asynchronous connections of the running event loop as well."""
         if self._point is not None:
             await self._point.aclose()
+        await self._authenticator.aclose()
         await asyncio.to_thread(self.close)
 
     def enforce(self, facts: RequestFacts, credentials: Credentials, requirement: Requirement) -> Authorization:
@@ -134,21 +155,59 @@ class EnforcementPoint:
         """`decide` for an event loop."""
         return await arun(self._checking(authorization, action, resource), self._aperform)
 
+    def document(self, method: str, path: str) -> Answer | None:
+        """The document at this path that anybody may read: the metadata of `[protected_resource]` (RFC 9728), or None.
+
+        Nothing is decided on the path: no handler runs for it, and what it tells is public.
+        """
+        if path != self._metadata_path or method != "GET":
+            return None
+        return metadata_answer(self.settings, self.policy.current, self._authenticator.bindings)
+
     def stands(self, authorization: Authorization) -> bool:
         """Whether what was let in, and still goes on, may go on without being decided again: nothing it rests on has
         changed. For websockets, whose every message and every second is a moment of action of its own."""
         principal = authorization.principal
         if principal is None or not authorization.decision.permit:  # public; or refused, and there is no more to refuse
             return True
-        return self.clock() < principal.expires_at and self.policy.current is authorization.affirmed
+        now = self.clock()
+        if now >= principal.expires_at or self.policy.current is not authorization.affirmed:
+            return False
+        if self.revocations is None:
+            return True
+        action = authorization.requirement.permissions[0].action
+        return self.revocations.check(principal, action, now).refusal is None
 
     async def areaffirm(self, authorization: Authorization) -> None:
         """Decide again on what does not stand any longer. Afterwards it stands, or its `refusal` says how it ends.
 
-        The token must not have expired, without any leeway, and a policy that came into force since must permit the
-        endpoint as well. Never raises.
+        The token must not have expired, without any leeway, nor have been revoked, and a policy that came into force
+        since must permit the endpoint as well. Never raises.
         """
         await arun(self._reaffirming(authorization), self._aperform)
+
+    @property
+    def receiver(self) -> EventReceiver:
+        """What takes pushed security events. Raises SettingsError where nobody may push any."""
+        receiver = self.revocations.feeds.receiver if self.revocations and self.revocations.feeds else None
+        if receiver is None:
+            raise SettingsError([Problem("revocations.transmitters", "is absent: nobody may push events")])
+        return receiver
+
+    def complete_task(
+        self, authorization: Authorization, *, task: str | None, transaction: str | None, reason: str
+    ) -> None:
+        """Revoke the tokens of a task or transaction; see `Authorization.complete_task`."""
+        principal = authorization.principal
+        if self.revocations is None:
+            raise SettingsError([Problem("revocations", "is absent: without it nothing can be revoked")])
+        if principal is None:
+            raise NoRequestError(f"{authorization.facts.endpoint} is public: nobody's task is known")
+        if task is None and transaction is None:
+            transaction = principal.transaction
+        self.revocations.complete_task(
+            task=task, transaction=transaction, issuer=principal.issuer, reason=reason, owner=self.settings.app.name
+        )
 
     def refuse_undecided(self, facts: RequestFacts) -> Authorization:
         """Refuse a response that was about to leave without a decision for its request, and raise the alarm."""
@@ -160,19 +219,29 @@ class EnforcementPoint:
         """Refuse a request that an adapter cannot even put a question about."""
         return self._refuse(facts, self._failed(error, facts))
 
+    def _open_revocations(self) -> Revocations | None:
+        chosen = self.settings.revocations
+        if chosen is None:
+            return None
+        store = open_store(chosen, clock=self.clock)
+        keys_of = self._authenticator.keys_of
+        feeds = Feeds(chosen.feeds, store, self.settings.issuers, keys_of, clock=self.clock)
+        return Revocations(chosen, feeds=feeds, clock=self.clock)
+
     def _refuse(self, facts: RequestFacts, decision: Decision) -> Authorization:
         authorization = Authorization(self, facts, None)
         receipt = self.recorder.submit(None, facts, decision)
-        self._conclude(authorization, (decision, self._answer(decision, receipt.decision_id)))
+        self._conclude(authorization, (decision, self._refusals.answer(decision, receipt.decision_id)))
         return authorization
 
     def _enforcing(
         self, facts: RequestFacts, credentials: Credentials, requirement: Requirement
     ) -> Flow[Authorization]:
+        facts = self._authenticator.proxies.facts(facts, credentials)
         authorization = Authorization(self, facts, self.policy.current)
         authorization.requirement = requirement
         try:
-            early = self._identify(authorization, credentials, requirement)
+            early = yield from self._identifying(authorization, credentials)
             if early is not None:
                 early = versioned(early, authorization.snapshot)
                 # Who asked for an endpoint that asks for nothing is known, and belongs into the record.
@@ -199,7 +268,7 @@ class EnforcementPoint:
             authorization.affirmed = snapshot
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
             failed = self._failed(error, authorization.facts)
-            self._conclude(authorization, (failed, self._answer(failed, None)))
+            self._conclude(authorization, (failed, self._refusals.answer(failed, None)))
 
     def _deciding_all(self, authorization: Authorization) -> Flow[None]:
         """Every question of the endpoint, up to the first that is refused."""
@@ -224,18 +293,24 @@ class EnforcementPoint:
         """One question: look up what it needs, decide, ask the decision point, record."""
         decision = CANCELLED
         try:
+            standing = self._standing(question)
+            if standing.refusal is not None:
+                revoked = versioned(standing.refusal, authorization.snapshot)
+                return (yield from self._recording(authorization, question, revoked))
             if self.engine.wants_attributes(question, authorization.snapshot):
                 resource = authorization.remembered(question.resource)
                 if resource is None:
                     resource = yield Load(question.resource, question.now)
                     authorization.remember(resource)
                 question = msgspec.structs.replace(question, resource=resource)
-            step = self.engine.begin(question, authorization.snapshot)
+            step = self.engine.begin(question, authorization.snapshot, standing.epoch)
             if isinstance(step, Attempt):
                 with step:
                     step.answer((yield Ask(step.query)))
-                step = step.decision
-            decision = step
+                # The answer took its time, and what was revoked meanwhile is not to be let in by it.
+                standing = self._standing(question)
+                step = step.decision if standing.refusal is None else versioned(standing.refusal, step.snapshot)
+            decision = _dated(step, standing)
         except Exception as error:  # noqa: BLE001 - a loader, say; nothing was permitted
             decision = self._failed(error, question.facts)
         except BaseException:
@@ -243,13 +318,19 @@ class EnforcementPoint:
             raise
         return (yield from self._recording(authorization, question, decision))
 
+    def _standing(self, question: Question) -> Standing:
+        """What is revoked about whoever asks, as it is known at this moment."""
+        if self.revocations is None:
+            return UNREVOKED if question.principal.status is None else UNLOOKED
+        return self.revocations.check(question.principal, question.action, self.clock())
+
     def _recording(
         self, authorization: Authorization, question: Question | None, decision: Decision, action: str | None = None
     ) -> Flow[Outcome]:
         receipt = self.recorder.submit(question, authorization.facts, decision, action=action)
         if receipt.pending is not None and not (yield Await(receipt)):
             decision = RECORD_UNAVAILABLE
-        return decision, None if decision.permit else self._answer(decision, receipt.decision_id)
+        return decision, None if decision.permit else self._refusals.answer(decision, receipt.decision_id)
 
     def _perform(self, effect: Effect) -> object:
         if isinstance(effect, Load):
@@ -269,17 +350,17 @@ class EnforcementPoint:
             return await effect.job.aperform()
         return await self.recorder.await_(effect.receipt)
 
-    def _identify(
-        self, authorization: Authorization, credentials: Credentials, requirement: Requirement
-    ) -> Decision | None:
+    def _identifying(self, authorization: Authorization, credentials: Credentials) -> Flow[Decision | None]:
         """Establish who calls; a decision only where no permission is left to decide about."""
-        if requirement.public is not None:
+        if authorization.requirement.public is not None:
             return PUBLIC
-        known = self._authenticator.authenticate(credentials, self.clock())
+        known = self._authenticator.authenticating(credentials, self.clock())
+        if isinstance(known, Generator):
+            known = yield from known
         if not isinstance(known, Principal):
             return Decision(permit=False, reason=known.reason, detail=known.detail)
         authorization.principal = known
-        return None if requirement.permissions else NOT_DECLARED
+        return None if authorization.requirement.permissions else NOT_DECLARED
 
     def _question(self, authorization: Authorization, permission: Permission) -> Question:
         principal, facts = authorization.principal, authorization.facts
@@ -310,21 +391,9 @@ class EnforcementPoint:
         self._errors.ring(facts.endpoint, str(error) if isinstance(error, AuthzError) else describe(error), kind=name)
         return msgspec.structs.replace(ERROR, detail=name)
 
-    def _answer(self, decision: Decision, decision_id: str | None) -> Answer:
-        retry_after = self.settings.remote.breaker.pause if self.settings.remote else 1.0
-        answer = answer_for(decision, decision_id, retry_after=retry_after)
-        if self._render is None:
-            return answer
-        try:
-            own = self._render(decision, answer)
-        except Exception as error:  # noqa: BLE001 - a refusal is answered, whatever its rendering does
-            self._unrendered.ring(describe(error))
-            return answer
-        return own if isinstance(own, Answer) and own.status >= 400 else answer
 
-
-def describe(error: BaseException) -> str:
-    """An exception for a log line: its type and where it was raised. Not its text, which may hold a secret."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__qualname__}{place}"
+def _dated(decision: Decision, standing: Standing) -> Decision:
+    """A permit that rests on what was known last of revocations says so in its record."""
+    if standing.age_s is None or not decision.permit:
+        return decision
+    return msgspec.structs.replace(decision, detail=LAST_KNOWN)

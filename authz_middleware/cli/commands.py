@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from authz_middleware import __version__
-from authz_middleware.cli import policy, serve, settings
+from authz_middleware.cli import policy, revocations, revoke, serve, settings, tokens
 from authz_middleware.cli.output import out
 from authz_middleware.record.schema import json_schema
 
@@ -24,6 +24,9 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(settings.app, name="settings")
 app.add_typer(record, name="record")
 app.command("serve")(serve.serve)
+app.command("revoke")(revoke.revoke)
+app.add_typer(revocations.app, name="revocations")
+app.add_typer(tokens.app, name="token")
 
 
 @app.command()

@@ -1,78 +1,94 @@
-"""From the Authorization headers of a request to a principal, or to the reason why there is none."""
+"""From the credentials of a request to a principal, or to the reason why there is none."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
+import msgspec
 from cachetools import LRUCache
 
-from authz_middleware.errors import Problem, SettingsError
+from authz_middleware.challenge import BEARER, Header
+from authz_middleware.flow import Effect, Flow, Work, run
 from authz_middleware.forking import renew_in_children
-from authz_middleware.identity.claims import principal_of
-from authz_middleware.identity.credentials import Credentials
-from authz_middleware.identity.jwk import Keyring, KeySetError
-from authz_middleware.identity.keys import REGULAR, FileKeys, InlineKeys, KeySet, RefreshTimes, RemoteKeys
+from authz_middleware.identity.compact import MAX_TOKEN, parse_token
+from authz_middleware.identity.connection.certificate import CertificateIdentities, check_bound, thumbprint_of
+from authz_middleware.identity.connection.credentials import Credentials
+from authz_middleware.identity.connection.proxies import Proxies
+from authz_middleware.identity.issuers import AnsweringIssuer, Issuers
+from authz_middleware.identity.keys.jwk import Keyring
+from authz_middleware.identity.keys.key_set import KeySet
+from authz_middleware.identity.possession.binding import AcceptedBindings, Binding, binding_of, check_possession
+from authz_middleware.identity.possession.dpop import DPoP
 from authz_middleware.identity.principal import Principal
 from authz_middleware.identity.problem import PROBLEMS, CredentialDetail, CredentialProblem, TokenRefusedError
-from authz_middleware.identity.tokens import MAX_TOKEN, IssuerRules, parse_token, verify
-from authz_middleware.settings.model import IssuerSettings
+from authz_middleware.settings.certificates import CertificateSettings
+from authz_middleware.settings.dpop import DPoPSettings
+from authz_middleware.settings.issuers import IssuerSettings
+from authz_middleware.settings.key_sources import RefreshTimes
+from authz_middleware.settings.proxies import ProxySettings
+from authz_middleware.settings.trust_domains import TrustDomainSettings
 
 logger = logging.getLogger("authz")
 
-_BEARER: Final = "bearer "
+Known = Principal | CredentialProblem
+
+_BEARER: Final = "bearer"
+_DPOP: Final = "dpop"
+_LONGEST: Final = len("Bearer ") + MAX_TOKEN
+_NO_CERTIFICATES: Final[Mapping[str, CertificateSettings]] = {}
 
 
-class _Issuer:
-    """One configured issuer: what its tokens must be, and its keys."""
+class _Verified(msgspec.Struct, frozen=True, gc=False):
+    """A token that was verified: whom it stands for, what it is bound to, and the keys that said so."""
 
-    __slots__ = ("keys", "rules")
+    principal: Principal
+    binding: Binding | None
+    keys: KeySet | None
+    keyring: Keyring | None
 
-    def __init__(self, rules: IssuerRules, keys: KeySet) -> None:
-        self.rules = rules
-        self.keys = keys
-
-
-class _Verified:
-    """A token that was verified: whom it stands for, and the keys that said so."""
-
-    __slots__ = ("keyring", "keys", "principal")
-
-    def __init__(self, principal: Principal, keys: KeySet, keyring: Keyring) -> None:
-        self.principal = principal
-        self.keys = keys
-        self.keyring = keyring
+    def holds(self, now: float) -> bool:
+        """Whether it may be relied on: without leeway, and as long as the issuer's keys are the very same, so that any
+        change of them ends what the old ones have verified."""
+        return now < self.principal.expires_at and (self.keys is None or self.keyring is self.keys.current)
 
 
 class Authenticator:
-    """Verifies bearer tokens (RFC 6750) of the configured issuers.
+    """Establishes who sends a request: by a token (RFC 6750) of a configured issuer or trust domain, bound to its
+    sender or not, or by a client certificate that the settings know.
 
     One object serves all threads of a process. Verified tokens are remembered, by the digest of their header, until
-    `exp` (without leeway) or until the issuer's keys change, whichever comes first; refused ones are not remembered.
-    `clock` gives seconds since the epoch and dates the key sets; a token is judged by the `now` of each call.
+    `exp` (without leeway) or until the issuer's keys change, whichever comes first; refused ones are not remembered,
+    and a proof of possession never is. `clock` gives seconds since the epoch and dates key sets and nonces; a token is
+    judged by the `now` of each call.
     """
 
     def __init__(
         self,
         issuers: Sequence[IssuerSettings],
         *,
+        trust_domains: Sequence[TrustDomainSettings] = (),
+        certificates: Mapping[str, CertificateSettings] = _NO_CERTIFICATES,
+        dpop: DPoPSettings = DPoPSettings(),  # noqa: B008 - frozen
+        proxies: ProxySettings | None = None,
         clock: Callable[[], float] = time.time,
         cache_size: int = 10_000,
-        times: RefreshTimes = REGULAR,
+        times: RefreshTimes | None = None,
     ) -> None:
-        """Raise SettingsError, with all problems, for inline keys or claim maps that cannot be used."""
-        problems: list[Problem] = []
-        self._issuers: dict[str, _Issuer] = {}
-        for position, settings in enumerate(issuers):
-            issuer = _issuer(settings, f"issuers[{position}]", problems, clock, times)
-            if issuer is not None:
-                self._issuers[settings.issuer] = issuer
-        if problems:
-            raise SettingsError(problems)
+        """Raise SettingsError, with all problems, for keys or claim maps that cannot be used."""
+        self._clock = clock
+        self.proxies = Proxies(proxies)
+        self._dpop = DPoP(dpop, target_of=self.proxies.target_of)
+        self._wants_dpop = any(issuer.proof == "dpop" for issuer in issuers)
+        self._wants_nothing_else = bool(issuers) and all(issuer.proof == "dpop" for issuer in issuers)
+        self._issuers = Issuers(issuers, trust_domains, clock=clock, times=times)
+        self._certificates = CertificateIdentities(certificates)
+        self._thumbprints = frozenset(certificates)
+        self._takes_svids = any(domain.x509 for domain in trust_domains)
         self._cache_size = cache_size
         self.renew_after_fork()
         renew_in_children(self)
@@ -81,61 +97,160 @@ class Authenticator:
         """Load the keys of every issuer, one after the other, each within its deadline.
 
         An issuer that cannot be reached is tried again in the background; its tokens are refused until then. No
-        thread is started here, so that a server may fork afterwards.
+        thread is started here, so that a server may fork afterwards. Raises SettingsError where spent proofs of
+        possession cannot be remembered.
         """
-        for issuer in self._issuers.values():
-            issuer.keys.load()
+        self._dpop.start()
+        self._issuers.start()
+
+    def prepare_async(self) -> None:
+        """Get ready to be used on an event loop. Raises SettingsError when something is not installed."""
+        self._issuers.prepare_async()
 
     def close(self) -> None:
-        """Stop refreshing keys."""
-        for issuer in self._issuers.values():
-            issuer.keys.close()
+        """Stop refreshing keys, and let go of files and connections."""
+        self._issuers.close()
+        self._dpop.close()
 
-    def authenticate(self, credentials: Credentials, now: float) -> Principal | CredentialProblem:
-        """Who sends a request with these credentials at `now` (seconds since the epoch). Never raises, never waits."""
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self._issuers.aclose()
+
+    def authenticate(self, credentials: Credentials, now: float) -> Known:
+        """Who sends a request with these credentials at `now` (seconds since the epoch), waiting where that must be.
+        Never raises."""
+        known = self.authenticating(credentials, now)
+        return run(known, _perform) if isinstance(known, Generator) else known
+
+    def authenticating(self, credentials: Credentials, now: float) -> Known | Flow[Known]:
+        """Who sends a request with these credentials at `now` (seconds since the epoch). Never raises, never waits.
+
+        A token that was verified before and is bound to nothing is answered at once. Everything else is a flow that
+        leads to the answer, and may have to wait on the way.
+        """
         try:
-            header = _only(credentials.values("authorization"))
-            digest = sha256(header.encode("utf-8", "surrogatepass")).digest()
-            with self._lock:
-                try:
-                    entry = self._cache[digest]
-                except KeyError:
-                    entry = None
-            # Without leeway. The keys are compared by identity: any change of the issuer's keys ends what the old ones
-            # have verified.
-            if entry is not None and now < entry.principal.expires_at and entry.keyring is entry.keys.current:
-                return entry.principal
-            return self._verify(_bearer_token(header), digest, now)
+            headers = credentials.values("authorization")
+            if len(headers) == 1 and len(headers[0]) <= _LONGEST:
+                known = self._recall(_digest(headers[0]), now)
+                if known is not None and known.binding is None:
+                    return known.principal
+        except Exception as error:  # noqa: BLE001 - an unforeseen failure is a refusal
+            return _unexpected(error)
+        return self._answering(credentials, now)
+
+    def keys_of(self, issuer: str) -> KeySet | None:
+        """The keys that the tokens of an issuer are verified with; None where there are none."""
+        return self._issuers.keys_of(issuer)
+
+    @property
+    def bindings(self) -> AcceptedBindings:
+        """How tokens may be bound to their senders."""
+        return AcceptedBindings(self._dpop.algorithms, self._wants_nothing_else, certificates=True)
+
+    def challenges(self, detail: str | None) -> Sequence[Header]:
+        """How a client may authenticate here, for the answer to one whose credential was refused for `detail`.
+
+        DPoP is offered where an issuer asks for it and to clients that have tried it or should have: most others would
+        not know what it is.
+        """
+        if not (self._wants_dpop or _is_about_proofs(detail)):
+            return BEARER
+        offered = self._dpop.challenge(detail, self._clock())
+        return offered if self._wants_nothing_else else (*BEARER, *offered)
+
+    def _answering(self, credentials: Credentials, now: float) -> Flow[Known]:
+        try:
+            return (yield from self._establishing(credentials, now))
         except TokenRefusedError as refusal:
             return PROBLEMS[refusal.detail]
-        except Exception as error:  # noqa: BLE001 - an unforeseen failure is a refusal, and tells nothing of the token
-            logger.error("a token check failed unexpectedly (%s)", type(error).__name__)  # noqa: TRY400 - no traceback
-            return PROBLEMS[CredentialDetail.UNEXPECTED]
+        except Exception as error:  # noqa: BLE001 - likewise
+            return _unexpected(error)
 
-    def _verify(self, token: str, digest: bytes, now: float) -> Principal:
+    def _establishing(self, credentials: Credentials, now: float) -> Flow[Principal]:
+        headers = credentials.values("authorization")
+        if not headers and (self._thumbprints or self._takes_svids):
+            return self._workload(credentials, now)
+        header = _only(headers)
+        scheme, token = _credential(header)
+        digest = _digest(header)
+        verified = self._recall(digest, now)
+        if verified is None:
+            verified = yield from self._verifying(token, now)
+        yield from self._proving(verified.binding, scheme, token, credentials, now)
+        if verified.keys is not None:  # an issuer that answers for its tokens remembers what it has answered
+            self._remember(digest, verified)
+        return verified.principal
+
+    def _verifying(self, token: str, now: float) -> Flow[_Verified]:
+        answering = self._issuers.answering(token)
+        if answering is not None:
+            return (yield from self._asking(answering, token, now))
         raw = parse_token(token)
-        named = raw.unverified_claims.get("iss")
-        issuer = self._issuers.get(named) if isinstance(named, str) else None
-        if issuer is None:
-            raise TokenRefusedError(CredentialDetail.ISSUER)
+        issuer = self._issuers.claimed(raw)
+        if isinstance(issuer, AnsweringIssuer):
+            return (yield from self._asking(issuer, token, now))
         keys = issuer.keys
         if keys.needs_worker:
             keys.look_after()
         # Read once: what is remembered must be bound to the very keys that it was verified with.
         keyring = keys.current
-        if keyring is None:
-            keys.ask()
-            raise TokenRefusedError(CredentialDetail.KEYS_UNAVAILABLE)
         try:
-            claims = verify(raw, issuer.rules, keyring, now)
+            checked = issuer.verify(raw, _current(keyring), now)
         except TokenRefusedError as refusal:
-            if refusal.detail is CredentialDetail.KEY_UNKNOWN:
-                keys.ask()
+            if refusal.detail in (CredentialDetail.KEY_UNKNOWN, CredentialDetail.KEYS_UNAVAILABLE):
+                self._issuers.named(raw)  # a stranger's token is no reason to look for new keys
+                keys.ask(raw.unverified_header.get("kid"))
             raise
-        principal = principal_of(claims, issuer.rules.settings, issuer.rules.claim_map)
-        with self._lock:
-            self._cache[digest] = _Verified(principal, keys, keyring)
+        binding = binding_of(checked.claims)
+        check_possession(binding, issuer.settings.proof)
+        return _Verified(issuer.principal_of(checked.claims, key_id=checked.key.kid), binding, keys, keyring)
+
+    def _asking(self, issuer: AnsweringIssuer, token: str, now: float) -> Flow[_Verified]:
+        """Ask the issuer, which remembers its own answers."""
+        claims = yield from issuer.introspector.introspect(token, now)
+        binding = binding_of(claims)
+        check_possession(binding, issuer.settings.proof)
+        return _Verified(issuer.principal_of(claims), binding, None, None)
+
+    def _proving(
+        self, binding: Binding | None, scheme: str, token: str, credentials: Credentials, now: float
+    ) -> Flow[None]:
+        """Check what a token that is verified is bound to, with every request anew. Raises TokenRefusedError."""
+        if scheme == _DPOP:
+            yield from self._dpop.check(credentials, token, binding, now)
+        elif binding is not None and binding.jkt is not None:
+            # Taken as plain Bearer, a stolen one would be worth as much as its owner's (RFC 9449 section 7.2).
+            raise TokenRefusedError(CredentialDetail.BOUND)
+        if binding is not None and binding.x5t_s256 is not None:
+            check_bound(binding.x5t_s256, self.proxies.certificate_of(credentials))
+
+    def _workload(self, credentials: Credentials, now: float) -> Principal:
+        """Whoever shows a client certificate and no token. Raises TokenRefusedError."""
+        certificate = self.proxies.certificate_of(credentials)
+        if certificate is None:
+            raise TokenRefusedError(CredentialDetail.AUTHORIZATION_MISSING)
+        digest = sha256(b"certificate:" + certificate).digest()
+        known = self._recall(digest, now)
+        if known is not None:
+            return known.principal
+        if thumbprint_of(certificate) in self._thumbprints or not self._takes_svids:
+            principal = self._certificates.principal_of(certificate, now)
+        else:
+            principal = self._issuers.trust_domains.principal_of_certificate(certificate, now)
+        self._remember(digest, _Verified(principal, None, None, None))
         return principal
+
+    def _recall(self, digest: bytes, now: float) -> _Verified | None:
+        with self._lock:
+            try:
+                known = self._cache[digest]
+            except KeyError:
+                return None
+        return known if known.holds(now) else None
+
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
+        with self._lock:
+            self._cache[digest] = verified
 
     def renew_after_fork(self) -> None:
         """Nothing remembered, and a lock that nobody holds: the state at first, and in a forked child.
@@ -146,49 +261,52 @@ class Authenticator:
         self._cache: LRUCache[bytes, _Verified] = LRUCache(self._cache_size)
 
 
-def _only(authorization: Sequence[str]) -> str:
+def _is_about_proofs(detail: str | None) -> bool:
+    return detail is not None and (detail.startswith("dpop.") or detail == CredentialDetail.BOUND)
+
+
+def _perform(effect: Effect) -> object:
+    if isinstance(effect, Work):
+        return effect.job.perform()
+    raise AssertionError("to establish who calls takes nothing else")
+
+
+def _digest(header: str) -> bytes:
+    return sha256(header.encode("utf-8", "surrogatepass")).digest()
+
+
+def _only(headers: Sequence[str]) -> str:
     """The one header there must be, of bounded length. Raises TokenRefusedError."""
-    if len(authorization) != 1:
+    if len(headers) != 1:
         missing = CredentialDetail.AUTHORIZATION_MISSING
-        raise TokenRefusedError(CredentialDetail.AUTHORIZATION_MULTIPLE if authorization else missing)
-    header = authorization[0]
-    if len(header) > MAX_TOKEN + len(_BEARER):
+        raise TokenRefusedError(CredentialDetail.AUTHORIZATION_MULTIPLE if headers else missing)
+    if len(headers[0]) > _LONGEST:
         raise TokenRefusedError(CredentialDetail.TOO_LONG)
-    return header
+    return headers[0]
 
 
-def _bearer_token(header: str) -> str:
-    """The one token in a header (RFC 6750 section 2.1). Raises TokenRefusedError."""
+def _credential(header: str) -> tuple[str, str]:
+    """The scheme, in lower case, and the one token in a header (RFC 6750 section 2.1, RFC 9449 section 7.1).
+
+    Raises TokenRefusedError.
+    """
     if "," in header:
         # Two headers that a server or proxy has joined (RFC 9110 section 5.3) must not become one.
         raise TokenRefusedError(CredentialDetail.AUTHORIZATION_MULTIPLE)
-    token = header[len(_BEARER) :]
-    if header[: len(_BEARER)].lower() != _BEARER or not token or " " in token:
+    scheme, _, token = header.partition(" ")
+    scheme = scheme.lower()
+    if scheme not in (_BEARER, _DPOP) or not token or " " in token:
         raise TokenRefusedError(CredentialDetail.AUTHORIZATION_SCHEME)
-    return token
+    return scheme, token
 
 
-def _issuer(
-    settings: IssuerSettings, where: str, problems: list[Problem], clock: Callable[[], float], times: RefreshTimes
-) -> _Issuer | None:
-    try:
-        rules = IssuerRules(settings)
-    except ValueError:
-        problems.append(Problem(f"{where}.claims", "has a JSON pointer that is not one (RFC 6901)"))
-        return None
-    try:
-        return _Issuer(rules, _keys(settings, clock, times))
-    except KeySetError as error:
-        problems.append(Problem(f"{where}.jwks", f"cannot be used: it {error}"))
-        return None
+def _current(keyring: Keyring | None) -> Keyring:
+    if keyring is None:
+        raise TokenRefusedError(CredentialDetail.KEYS_UNAVAILABLE)
+    return keyring
 
 
-def _keys(settings: IssuerSettings, clock: Callable[[], float], times: RefreshTimes) -> KeySet:
-    name, algorithms = settings.issuer, settings.algorithms
-    if settings.jwks is not None:
-        return InlineKeys(settings.jwks, algorithms, name=name)
-    if settings.jwks_file is not None:
-        return FileKeys(settings.jwks_file, algorithms, name=name, times=times, clock=clock)
-    if settings.jwks_uri is not None:
-        return RemoteKeys(settings.jwks_uri, algorithms, name=name, times=times, clock=clock)
-    raise KeySetError("is absent, and so are jwks_file and jwks_uri")
+def _unexpected(error: Exception) -> CredentialProblem:
+    """An unforeseen failure is a refusal, and tells nothing of the token: no text of it, no traceback."""
+    logger.error("a token check failed unexpectedly (%s)", type(error).__name__)
+    return PROBLEMS[CredentialDetail.UNEXPECTED]

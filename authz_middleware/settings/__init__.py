@@ -11,32 +11,44 @@ import msgspec
 
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.permission import Annotation
+from authz_middleware.settings.certificates import CertificateSettings
+from authz_middleware.settings.dpop import DPoPSettings
+from authz_middleware.settings.issuers import IssuerSettings
 from authz_middleware.settings.model import (
     AppSettings,
     BreakerSettings,
     DecisionLogSettings,
     FallbackChoice,
     FallbackSettings,
-    IssuerSettings,
     PolicySettings,
     RemoteSettings,
     covers,
 )
+from authz_middleware.settings.protected_resource import ProtectedResourceSettings
+from authz_middleware.settings.proxies import ProxySettings
 from authz_middleware.settings.reading import read_tables
+from authz_middleware.settings.revocations import RevocationSettings
 from authz_middleware.settings.secret import Secret
+from authz_middleware.settings.trust_domains import TrustDomainSettings
 
 __all__ = [
     "AppSettings",
     "BreakerSettings",
+    "CertificateSettings",
+    "DPoPSettings",
     "DecisionLogSettings",
     "FallbackChoice",
     "FallbackSettings",
     "IssuerSettings",
     "PolicySettings",
+    "ProtectedResourceSettings",
+    "ProxySettings",
     "RemoteSettings",
+    "RevocationSettings",
     "Secret",
     "Settings",
     "SettingsSource",
+    "TrustDomainSettings",
 ]
 
 
@@ -49,6 +61,17 @@ class Settings(msgspec.Struct, frozen=True):
     decision_log: DecisionLogSettings
     remote: RemoteSettings | None = None
     fallback: FallbackSettings = FallbackSettings()
+    dpop: DPoPSettings = DPoPSettings()
+    proxies: ProxySettings | None = None
+    """Who may speak for others; None: nobody."""
+    revocations: RevocationSettings | None = None
+    """Where revocations are kept; None: nothing can be revoked."""
+    certificates: Mapping[str, CertificateSettings] = {}
+    """Workloads that are known by their client certificate alone, by its thumbprint."""
+    trust_domains: tuple[TrustDomainSettings, ...] = ()
+    """Workloads that are known by their SPIFFE ID."""
+    protected_resource: ProtectedResourceSettings | None = None
+    """What clients are told about this application; None: nothing."""
     handlers: Mapping[str, tuple[Annotation, ...]] = {}
     """Annotations by endpoint name (or `prefix*`), for handlers that one does not own."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -28,28 +28,6 @@ class AppSettings(msgspec.Struct, frozen=True):
     mode: Mode = "enforce"
     sensitive: tuple[str, ...] = ()
     """Action patterns that ask the decision point whatever the policy and the annotation say."""
-
-
-class IssuerSettings(msgspec.Struct, frozen=True):
-    """One token issuer. Exactly one of the three key sources is set."""
-
-    issuer: str
-    audience: tuple[str, ...]
-    algorithms: tuple[str, ...]
-    jwks_uri: str | None = None
-    jwks_file: Path | None = None
-    jwks: Mapping[str, Any] | None = None
-    token_types: tuple[str, ...] = ("at+jwt",)
-    max_lifetime: float = 900.0
-    leeway: float = 10.0
-    max_actors: int = 4
-    single_audience: bool = False
-    claims: str = "rfc9068"
-    """Name of the claim-map preset."""
-    claim_overrides: Mapping[str, str] = {}
-    """Entries of the claim map that differ from the preset: a claim name, or a JSON pointer when it starts with '/'."""
-    environment: str | None = None
-    """The environment of every token of this issuer, where its tokens do not carry one."""
 
 
 class PolicySettings(msgspec.Struct, frozen=True):

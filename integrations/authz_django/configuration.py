@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.utils.module_loading import import_string
 
 from authz_middleware.errors import Problem, SettingsError
-from authz_middleware.pep import Render
+from authz_middleware.refusals import Render
 from authz_middleware.settings import Settings
 
 NAMES: Final = frozenset({"AUTHZ", "AUTHZ_RENDER", "BASE_DIR"})

@@ -20,7 +20,7 @@ from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
 from authz_middleware.errors import AccessDenied, NoRequestError
 from authz_middleware.facts import RequestFacts
-from authz_middleware.identity.credentials import Credentials
+from authz_middleware.identity.connection.credentials import Credentials
 from authz_middleware.ledger import DEGRADED_HEADER, Ledger, Outgoing
 from authz_middleware.permission import Requirement
 
@@ -60,6 +60,9 @@ class AuthzMiddleware:
         """Serve one request; in an async stack, the awaitable that does."""
         if self._is_async:
             return self.__acall__(request)
+        document = _document(request)
+        if document is not None:
+            return document
         line = _OuterLine(request)
         token = current_authorization.set(_NOT_ROUTED)
         try:
@@ -69,6 +72,9 @@ class AuthzMiddleware:
 
     async def __acall__(self, request: HttpRequest) -> Response:
         """Serve one request on the event loop."""
+        document = _document(request)
+        if document is not None:
+            return document
         line = _OuterLine(request)
         token = current_authorization.set(_NOT_ROUTED)
         try:
@@ -100,6 +106,11 @@ class AuthzMiddleware:
         if not isinstance(asked, Authorization):
             asked = await enforced.pep.aenforce(*asked)
         return _take(enforced, request, asked)
+
+
+def _document(request: HttpRequest) -> Response | None:
+    answer = enforcement.current().pep.document(request.method or "", request.path)
+    return None if answer is None else response_of(answer)
 
 
 def _asked(

@@ -11,9 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from authz_middleware.answer import Answer
 from authz_middleware.errors import AuthzError
 from authz_middleware.facts import NO_PARAMS, RequestFacts
-from authz_middleware.identity.asgi import ASGICredentials
-from authz_middleware.identity.credentials import Credentials
-from authz_middleware.identity.wsgi import WSGICredentials
+from authz_middleware.identity.connection.asgi import ASGICredentials
+from authz_middleware.identity.connection.credentials import Credentials
+from authz_middleware.identity.connection.wsgi import WSGICredentials
 
 
 class MethodChangedError(AuthzError):

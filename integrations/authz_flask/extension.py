@@ -13,7 +13,8 @@ from authz_flask.guard import Guard
 from authz_flask.point import BlockingPoint
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.loaders import ResourceLoaders
-from authz_middleware.pep import EnforcementPoint, Render
+from authz_middleware.pep import EnforcementPoint
+from authz_middleware.refusals import Render
 from authz_middleware.settings import Settings, SettingsSource
 
 CONFIG_KEY: Final = "AUTHZ"

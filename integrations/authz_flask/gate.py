@@ -16,7 +16,7 @@ from authz_flask.passage import Passage, facts_of, passage_of, response_of
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
 from authz_middleware.errors import AccessDenied
-from authz_middleware.identity.wsgi import WSGICredentials
+from authz_middleware.identity.connection.wsgi import WSGICredentials
 
 if TYPE_CHECKING:
     from authz_flask.guard import Guard

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from authz_flask.departure import Departure
-from authz_flask.passage import KEY, Passage
+from authz_flask.passage import KEY, Passage, path_of, response_of
 from authz_middleware.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ class OuterLine:
         passage = environ.get(KEY)
         if isinstance(passage, Passage) and passage.is_open:
             return self._inner(environ, start_response)  # the line further out sees the response
+        document = self._guard.pep.document(environ["REQUEST_METHOD"], path_of(environ))
+        if document is not None:
+            return response_of(document)(environ, start_response)
         passage = environ[KEY] = Passage(Ledger(self._guard.pep))
         departure = Departure(passage, environ, start_response)
         try:

@@ -73,5 +73,6 @@ def path_of(environ: WSGIEnvironment) -> str:
 
 
 def response_of(answer: Answer) -> Response:
-    """A refusal as the return value of a view. It is never raised: an error handler would make it something else."""
+    """An answer of the enforcement point as the return value of a view. A refusal is never raised: an error handler
+    would make it something else."""
     return Response(answer.body, answer.status, list(answer.headers))

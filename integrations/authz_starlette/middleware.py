@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authz_middleware.answer import answer_for
 from authz_middleware.decision import Decision, Reason
-from authz_middleware.errors import AuthzError, SettingsError
+from authz_middleware.errors import AuthzError, SettingsError, describe
 from authz_middleware.loaders import ResourceLoaders
-from authz_middleware.pep import EnforcementPoint, Render, describe
+from authz_middleware.pep import EnforcementPoint
+from authz_middleware.refusals import Render
 from authz_middleware.settings import Settings, SettingsSource
 from authz_middleware.startup import requirement_problems
 from authz_starlette import default, gate
@@ -69,6 +70,10 @@ class AuthzMiddleware:
         above: RequestPassage | None = scope.get(gate.KEY)
         if above is not None:
             await self._nest(above, pep, scope, receive, send)
+            return
+        document = pep.document(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if document is not None:
+            await send_answer(document, scope, send)
             return
         line = OuterLine(pep, scope, send)
         if scope["type"] == "websocket":

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import current_authorization
-from authz_middleware.identity.asgi import ASGICredentials
+from authz_middleware.identity.connection.asgi import ASGICredentials
 from authz_middleware.pep import EnforcementPoint
 from authz_starlette.endpoint import Layers, application_layers, branch_of, endpoint_of
 from authz_starlette.facts import facts_of, header_of

@@ -1,4 +1,4 @@
-"""Renders a refusal as ASGI messages."""
+"""Renders an answer of the enforcement point, most of the time a refusal, as ASGI messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from authz_middleware.answer import Answer
 
 
 async def send_answer(answer: Answer, scope: Scope, send: Send) -> None:
-    """Send a refusal: as a response, or to a websocket handshake as a response where the server can, else as a
+    """Send an answer: as a response, or to a websocket handshake as a response where the server can, else as a
     close before accept."""
     if scope["type"] == "http":
         prefix = "http.response"

@@ -20,7 +20,7 @@ from authz_middleware.loaders import described
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.remote.values import MessageError
 from authz_middleware.resource import Resource
-from authz_middleware.settings.model import IssuerSettings
+from authz_middleware.settings.issuers import IssuerSettings
 from tests.flask.office import Office, clerk
 from tests.support.alice import asks
 from tests.support.policies import answer_of, ask, instant, rules_document, snapshot_of

@@ -194,7 +194,7 @@ def test_any_error_while_deciding_is_a_refusal_with_one_record(
         raise RuntimeError("s3cr3t")
 
     if broken == "authenticate":
-        monkeypatch.setattr(point.pep._authenticator, "authenticate", fail)
+        monkeypatch.setattr(point.pep._authenticator, "authenticating", fail)
     elif broken == "evaluate":
         monkeypatch.setattr(point.pep.engine, "wants_attributes", fail)
     else:

@@ -16,12 +16,16 @@ import pytest
 from authz_middleware import Reason, SettingsError
 from authz_middleware.answer import answer_for
 from authz_middleware.decision import Decision
+from authz_middleware.identity.claims.principals import CLAIM_NAMES, PRESETS
+from authz_middleware.identity.problem import CredentialDetail
 from authz_middleware.policy.compiler import compile_policy
 from authz_middleware.policy.conditions import MATCHERS, NESTS
 from authz_middleware.policy.document import parse_policy
 from authz_middleware.policy.inputs import BUILT_IN
 from authz_middleware.record.event import Event, Explanation
 from authz_middleware.record.schema import json_schema
+from authz_middleware.revocation.entry import Scope
+from authz_middleware.revocation.store import Trouble
 from authz_middleware.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -105,31 +109,43 @@ def test_every_key_of_the_settings_is_in_the_docs() -> None:
     handlers = {"handler": bogus, "public": {"public": bogus}}
     remote = {**bogus, "breaker": bogus, "credential": bogus}
     actions = {mode: {**bogus, "mode": mode} for mode in ("degrade", "cached")}
-    tables = dict.fromkeys(("app", "policy", "decision_log"), bogus)
+    tables = dict.fromkeys(("app", "policy", "decision_log", "dpop", "protected_resource"), bogus)
+    choice = {**bogus, "mode": "last_known"}
+    feeds = {"status_lists": [bogus], "lists": [bogus], "transmitters": [bogus]}
+    revocations = {**bogus, **feeds, "redis": bogus, "on_unavailable": {**bogus, "default": choice}}
     with pytest.raises(SettingsError) as caught:
         Settings.from_mapping(
             {
                 **bogus,
                 **tables,
                 "remote": remote,
-                "issuers": [bogus],
+                "issuers": [{**bogus, "introspection": bogus}, {**bogus, "jwks_uri": "https://x.example/"}],
+                "trust_domains": [bogus],
+                "proxies": {**bogus, "client_certificate": bogus},
+                "certificates": {"x": bogus},
+                "revocations": revocations,
                 "handlers": handlers,
                 "fallback": {**bogus, "actions": actions},
             }
         )
     accepted = [re.search(r"accepted here: (.*)", problem.what) for problem in caught.value.problems]
     keys = {key for match in accepted if match for key in match[1].split(", ")}
-    assert len(keys) > 45
-    assert {key for key in keys if not re.search(rf"`{key}`|^## {key}$|{key} =", SETTINGS, re.MULTILINE)} == set()
+    assert len(keys) > 110
+    shown = r"`{0}`|^##+ (?:\w+\.)?{0}$|{0} ="
+    assert {key for key in keys if not re.search(shown.format(key), SETTINGS, re.MULTILINE)} == set()
 
 
 def test_the_settings_of_the_docs_can_be_read() -> None:
     tables = [tomllib.loads(block.text) for block in BLOCKS if block.document == "settings.md"]
     whole = next(table for table in tables if "app" in table)
     parts = [table for table in tables if table is not whole]
-    assert parts
+    assert len(parts) > 5
+    issuer = {**whole["issuers"][0], "issuer": "https://idp.example.com/"}
+    store = {"store": "file:revocations.db", "on_unavailable": {"default": "deny"}}
     for part in parts:
-        assert Settings.from_mapping({**whole, **part}).handlers
+        if "store" not in part.get("revocations", store):  # an excerpt
+            part["revocations"] = {**store, **part["revocations"]}
+        Settings.from_mapping({**whole, "issuers": [issuer], **part})
 
 
 def test_every_reason_is_in_the_docs_with_its_status() -> None:
@@ -142,6 +158,22 @@ def test_every_reason_is_in_the_docs_with_its_status() -> None:
         for reason in Reason
     }
     assert shown == expected
+
+
+def test_every_detail_of_a_refused_credential_is_in_the_docs() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert [detail.value for detail in CredentialDetail if f"`{detail.value}`" not in pages] == []
+
+
+def test_every_trouble_of_a_store_of_revocations_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "revocation.md").read_text()
+    assert [trouble.value for trouble in Trouble if f"`{trouble.value}`" not in page] == []
+    assert [scope.value for scope in Scope if f"| `{scope.value}` |" not in page] == []
+
+
+def test_every_claim_map_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "tokens.md").read_text()
+    assert [name for name in (*PRESETS, *CLAIM_NAMES) if f"`{name}`" not in page] == []
 
 
 def test_every_member_of_a_record_is_in_the_docs() -> None:

@@ -16,7 +16,7 @@ import pytest
 from authz_middleware import Reason, Settings, requires
 from authz_middleware.authorization import Authorization
 from authz_middleware.facts import RequestFacts
-from authz_middleware.identity.credentials import Credentials
+from authz_middleware.identity.connection.credentials import Credentials
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of
 from tests.support.tokens import bearer

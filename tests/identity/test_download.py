@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from authz_middleware.identity.download import DownloadError, download
+from authz_middleware.address import parse_address
+from authz_middleware.identity.keys.download import DownloadError, download
+from tests.support.pdp import certificate
 from tests.support.tokens import KeyServer
 
 Behaviour = Callable[[BaseHTTPRequestHandler], object]
@@ -42,6 +44,17 @@ def answer(body: bytes, *headers: tuple[str, str], status: int = 200) -> Behavio
 
 def raw(data: bytes) -> Behaviour:
     return lambda handler: handler.wfile.write(data)
+
+
+def half_closed(data: bytes) -> Behaviour:
+    """Sends this, says that no more will come, and keeps the other half of the connection open."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(data)
+        handler.connection.shutdown(socket.SHUT_WR)
+        time.sleep(1)
+
+    return behave
 
 
 def drip(head: bytes) -> Behaviour:
@@ -93,6 +106,34 @@ def test_a_body_of_any_framing_within_the_limit_is_returned(server: KeyServer, b
         pytest.param(raw(b"220 smtp.example ready\r\n"), "well-formed", id="not HTTP"),
         pytest.param(raw(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n"), "well-formed", id="200 headers"),
         pytest.param(lambda handler: handler.connection.close(), "well-formed|reached", id="hangs up"),
+        pytest.param(half_closed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nx"), "less than it", id="half closed"),
+        pytest.param(
+            half_closed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx"), "well-formed", id="half chunk"
+        ),
+        pytest.param(half_closed(b"HTTP/1.1 200"), "less than a head", id="half a status line"),
+        pytest.param(answer(b"{}", ("Content-Length", "2"), ("Content-Length", "2")), "two ways", id="two lengths"),
+        pytest.param(
+            answer(b"2\r\n{}\r\n0\r\n\r\n", ("Content-Length", "2"), ("Transfer-Encoding", "chunked")),
+            "two ways",
+            id="length and chunks",
+        ),
+        pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\n{}"), "two ways", id="space before the colon"),
+        pytest.param(answer(b"{}", ("Content-Length", "-2")), "unknown length", id="negative length"),
+        pytest.param(
+            answer(b"{}", ("Content-Length", "٢".encode().decode("latin-1"))), "unknown length", id="Arabic digit"
+        ),
+        pytest.param(answer(b"{}", ("Transfer-Encoding", "gzip")), "unknown length", id="unknown transfer coding"),
+        pytest.param(
+            answer(b"{}", ("Content-Encoding", "identity"), ("Content-Encoding", "br")), "compressed", id="brotli"
+        ),
+        pytest.param(answer(b"{}", ("Content-Type", "text/html")), "another type", id="a page"),
+        pytest.param(answer(b"{}", ("Content-Type", "application/json, text/html")), "another type", id="two in one"),
+        pytest.param(
+            answer(b"{}", ("Content-Type", "application/json"), ("Content-Type", "text/html")),
+            "another type",
+            id="two types",
+        ),
+        pytest.param(answer(b"{}", ("Content-Type", "application/json; charset=utf-7")), "another type", id="utf-7"),
     ],
 )
 def test_any_other_answer_is_none(server: KeyServer, behave: Behaviour, why: str) -> None:
@@ -127,9 +168,68 @@ def test_a_tls_handshake_that_stalls_ends_at_the_deadline() -> None:
     assert time.monotonic() - started < 1
 
 
-def test_plain_http_is_for_loopback_only() -> None:
-    with pytest.raises(DownloadError, match="https"):
-        download("http://issuer.example/jwks", deadline=1)
+@pytest.mark.capability("C44")
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://issuer.example/jwks", "https"),
+        ("https://user:password@127.0.0.1/jwks", "plain URL"),
+        ("file:///etc/passwd", "plain URL"),
+        ("https://127.0.0.1./jwks", "plain URL"),
+    ],
+)
+def test_what_is_no_https_address_is_not_asked(url: str, why: str) -> None:
+    with pytest.raises(DownloadError, match=why) as caught:
+        download(url, deadline=1)
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.capability("C44")
+def test_only_an_allowed_host_and_port_is_asked(server: KeyServer) -> None:
+    port = parse_address(server.url).place[1]
+    assert download(server.url, deadline=5, hosts=[("127.0.0.1", port)]) == b'{"keys": []}'
+    for place in [("127.0.0.1", port + 1), ("localhost", port), ("127.0.0.1", 443), ("7.0.0.1", port), ("0.0.1", port)]:
+        with pytest.raises(DownloadError, match="not allowed"):
+            download(server.url, deadline=5, hosts=[place])
+    assert server.fetches == 1
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "Application/JWK-Set+JSON", 'application/json;charset="UTF-8"']
+)
+def test_a_key_set_may_say_what_it_is(server: KeyServer, content_type: str) -> None:
+    server.behave = answer(b"{}", ("Content-Type", content_type))
+    assert download(server.url, deadline=5) == b"{}"
+
+
+def test_a_document_that_does_not_say_what_it_is_is_refused_where_it_must(server: KeyServer) -> None:
+    with pytest.raises(DownloadError, match="another type"):
+        download(server.url, deadline=5, media_types=["application/json"])
+
+
+def test_nothing_is_asked_for_but_the_document(server: KeyServer) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        seen.extend(handler.headers.items())
+        server.serve(handler)
+
+    server.behave = behave
+    download(server.url, deadline=5)
+    assert seen == [
+        ("Host", f"127.0.0.1:{parse_address(server.url).place[1]}"),
+        ("Accept", "application/jwk-set+json, application/json"),
+        ("Accept-Encoding", "identity"),
+        ("Connection", "close"),
+    ]
+
+
+def test_looking_up_the_host_is_part_of_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match="in time"):
+        download("https://slow.example/jwks", deadline=0.2)
+    assert time.monotonic() - started < 1
 
 
 def test_a_proxy_of_the_environment_is_not_used(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +272,32 @@ def test_over_tls_a_trusted_certificate_is_accepted(
     server, trusted = tls_server
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     assert download(server.url, deadline=5) == b'{"keys": []}'
+
+
+def test_over_tls_the_authorities_of_a_file_are_trusted_and_no_others(
+    tls_server: tuple[KeyServer, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, trusted = tls_server
+    assert download(server.url, deadline=5, ca_file=trusted) == b'{"keys": []}'
+    (tmp_path / "other").mkdir()
+    other, _ = certificate(tmp_path / "other")
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    with pytest.raises(DownloadError, match="trusted certificate"):
+        download(server.url, deadline=5, ca_file=other)
+    assert server.fetches == 1
+
+
+@pytest.mark.parametrize("text", [None, "", "no certificate"])
+def test_a_file_without_authorities_trusts_nobody(
+    tls_server: tuple[KeyServer, Path], tmp_path: Path, text: str | None
+) -> None:
+    server, _ = tls_server
+    path = tmp_path / "ca.pem"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DownloadError, match=r"no certificates to trust can be read from .*ca\.pem"):
+        download(server.url, deadline=5, ca_file=path)
+    assert server.fetches == 0
 
 
 def test_over_tls_an_unknown_certificate_is_refused(tls_server: tuple[KeyServer, Path]) -> None:

@@ -8,18 +8,25 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from authz_middleware.address import parse_address
 from authz_middleware.decision import Reason
 from authz_middleware.errors import SettingsError
 from authz_middleware.identity.authenticator import Authenticator
-from authz_middleware.identity.keys import FileKeys, RefreshTimes, RemoteKeys
+from authz_middleware.identity.keys.download import MAX_DOCUMENT
+from authz_middleware.identity.keys.jwk import KeySetError
+from authz_middleware.identity.keys.key_set import FileKeys, RefreshTimes, RemoteKeys
+from authz_middleware.identity.keys.sources import key_set_of
 from authz_middleware.identity.principal import Principal
-from authz_middleware.settings.model import IssuerSettings
+from authz_middleware.settings.issuers import IssuerSettings
+from tests.support.authorization_server import AuthorizationServer
+from tests.support.pdp import certificate
 from tests.support.tokens import AUDIENCE, Issuer, KeyServer, bearer
 
 OLD = Issuer(kid="old")
@@ -188,6 +195,60 @@ def test_a_storm_of_unknown_key_ids_costs_one_fetch_a_cooldown(server: KeyServer
         assert server.fetches == before + 1
 
 
+@pytest.mark.capability("C47")
+def test_one_and_the_same_unknown_key_id_causes_few_looks(server: KeyServer, closing: Closing) -> None:
+    """A client that goes on showing an outdated token costs less than the cooldown alone would let it."""
+    seconds = [1_000.0]
+    times = msgspec.structs.replace(SLOW, cooldown=10.0, missing=60.0)
+    keys = closing(RemoteKeys(server.url, ("ES256",), name=OLD.url, times=times, clock=lambda: seconds[0]))
+
+    def granted(kid: str | None) -> bool:
+        keys._wanted.clear()
+        keys.ask(kid)
+        return bool(keys._wanted.is_set())
+
+    assert granted("outdated")
+    seconds[0] += 11
+    assert not granted("outdated")
+    assert granted("new")
+    seconds[0] += 11
+    assert granted(None)
+    seconds[0] += 39
+    assert granted("outdated")
+    seconds[0] -= 1_000
+    assert granted("outdated")
+
+
+def test_what_is_kept_of_unknown_key_ids_does_not_grow(server: KeyServer, closing: Closing) -> None:
+    seconds = [1_000.0]
+    times = msgspec.structs.replace(SLOW, cooldown=10.0, missing=60.0)
+    keys = closing(RemoteKeys(server.url, ("ES256",), name=OLD.url, times=times, clock=lambda: seconds[0]))
+    for number in range(2_000):
+        seconds[0] += 1
+        keys.ask(f"made-up-{number}")
+    assert len(keys._sought) <= 6
+
+
+def test_looking_while_a_look_is_under_way_asks_nobody_twice(server: KeyServer, closing: Closing) -> None:
+    times = msgspec.structs.replace(SLOW, cooldown=0.0, deadline=5.0)
+    keys = closing(RemoteKeys(server.url, ("ES256",), name=OLD.url, times=times))
+    arrived, release = threading.Event(), threading.Event()
+    server.behave = lambda handler: (arrived.set(), release.wait(5), server.serve(handler))  # type: ignore[func-returns-value]
+    keys.look_after()
+    keys.ask()
+    assert arrived.wait(5)
+    for number in range(100):
+        keys.ask(f"made-up-{number}")
+        keys.look_after()
+    assert server.fetches == 1
+    release.set()
+    ends = time.monotonic() + 5
+    while server.fetches < 2 and time.monotonic() < ends:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert server.fetches == 2
+
+
 def test_a_clock_that_was_set_back_does_not_silence_the_asking(server: KeyServer, closing: Closing) -> None:
     seconds = [100_000.0]
     authenticator = closing(Authenticator([settings_for(jwks_uri=server.url)], times=SLOW, clock=lambda: seconds[0]))
@@ -217,8 +278,17 @@ def test_a_slow_key_server_delays_no_request(server: KeyServer, closing: Closing
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"keys": []}, {"keys": [OLD.jwk(), NEW.jwk(kid="old")]}, {"keys": [{"kty": "oct", "k": "AAAA"}]}],
-    ids=["no keys", "empty", "ambiguous", "symmetric"],
+    [
+        {},
+        {"keys": []},
+        {"keys": [OLD.jwk(), NEW.jwk(kid="old")]},
+        {"keys": [{"kty": "oct", "k": "AAAA"}]},
+        {"keys": [OLD.jwk(), *({"kty": "EC", "kid": str(number)} for number in range(64))]},
+        {"keys": [OLD.jwk()], "padding": "x" * MAX_DOCUMENT},
+        {"keys": [OLD.jwk()], "nothing": float("nan")},
+        {"keys": [OLD.jwk()], "depth": json.loads("[" * 40 + "]" * 40)},
+    ],
+    ids=["no keys", "empty", "ambiguous", "symmetric", "65 keys", "more than 512 KiB", "NaN", "deep"],
 )
 def test_a_bad_key_set_leaves_the_last_good_one_in_force(
     server: KeyServer, closing: Closing, document: Any, caplog: pytest.LogCaptureFixture
@@ -255,6 +325,40 @@ def test_the_last_good_set_does_not_serve_for_ever(server: KeyServer, closing: C
     seconds[0] += 1
     keys.load()
     assert keys.current is None
+
+
+def test_the_last_good_set_is_given_up_when_it_is_too_old_and_not_with_the_next_try(
+    server: KeyServer, closing: Closing
+) -> None:
+    times = RefreshTimes(interval=600, retry=0.05, max_age=0.5, deadline=0.5)
+    keys = closing(RemoteKeys(server.url, ("ES256",), name=OLD.url, times=times))
+    keys.load()
+    server.behave = lambda handler: handler.send_error(500)
+    for _ in range(10):
+        keys.load()  # each failure doubles the pause before the next try
+    assert keys.current is not None
+    keys.look_after()
+    ends = time.monotonic() + 3
+    while keys.current is not None and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert keys.current is None
+
+
+@pytest.mark.capability("C44")
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_key_server_sends_us_nowhere_else(server: KeyServer, closing: Closing, status: int) -> None:
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Location", other.url)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with KeyServer(NEW.jwks()) as other:
+        server.behave = behave
+        keys = closing(RemoteKeys(server.url, ("ES256",), name=OLD.url, times=SLOW))
+        keys.load()
+        assert keys.current is None
+        assert (server.fetches, other.fetches) == (1, 0)
 
 
 def test_keys_that_aged_while_nobody_asked_are_not_used(server: KeyServer, closing: Closing) -> None:
@@ -342,12 +446,64 @@ def test_a_secret_in_a_file_verifies_hmac_tokens(tmp_path: Path, closing: Closin
 # in the settings
 
 
+@pytest.mark.capability("C44")
+def test_the_host_of_the_keys_is_on_the_list_of_hosts(server: KeyServer, closing: Closing) -> None:
+    place = parse_address(server.url).place
+    listed = closing(key_set_of(settings_for(jwks_uri=server.url, key_hosts=(place,))))
+    unlisted = closing(key_set_of(settings_for(jwks_uri=server.url, key_hosts=(("keys.example", 443),))))
+    unsaid = closing(key_set_of(settings_for(jwks_uri=server.url)))
+    for keys in (listed, unlisted, unsaid):
+        keys.load()
+    assert listed.current is not None
+    assert unlisted.current is None
+    assert unsaid.current is not None
+    assert server.fetches == 2
+
+
+def test_the_authorities_of_a_file_vouch_for_the_key_server(tmp_path: Path, closing: Closing) -> None:
+    trusted, context = certificate(tmp_path)
+    with AuthorizationServer(tls=context) as served:
+        settings = IssuerSettings(served.issuer, (AUDIENCE,), ("ES256",), jwks_uri=f"{served.origin}/jwks")
+        believed = closing(key_set_of(msgspec.structs.replace(settings, ca_file=trusted)))
+        believed.load()
+        assert believed.current is not None
+        doubted = closing(key_set_of(settings))
+        doubted.load()
+        assert doubted.current is None
+
+
+def test_the_times_of_the_settings_count(server: KeyServer, closing: Closing) -> None:
+    keys = closing(key_set_of(settings_for(jwks_uri=server.url, refresh=FAST)))
+    keys.load()
+    keys.look_after()
+    server.document = NEW.jwks()
+    ends = time.monotonic() + 5
+    while time.monotonic() < ends and keys.current is not None and keys.current.keys[0].kid != "new":
+        time.sleep(0.01)
+    assert keys.current is not None
+    assert keys.current.keys[0].kid == "new"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({}, "one of jwks_uri"),
+        ({"jwks_uri": "https://issuer.example./jwks"}, "plain URL"),
+        ({"jwks_uri": "https://issuer.example/jwks", "ca_file": Path("/nowhere.pem")}, "nowhere"),
+        ({"discovery": "openid", "issuer": "urn:issuer"}, "plain URL"),
+    ],
+)
+def test_a_key_source_that_cannot_be_used_is_told_at_the_start(source: dict[str, Any], why: str) -> None:
+    with pytest.raises(KeySetError, match=why):
+        key_set_of(msgspec.structs.replace(settings_for(), **source))
+
+
 @pytest.mark.parametrize(
     ("source", "where"),
     [
-        ({"jwks": {"keys": []}}, r"issuers\[0\]\.jwks"),
+        ({"jwks": {"keys": []}}, r"issuers\[0\]: has keys that cannot be used"),
         ({"jwks": Issuer(alg="HS256").jwks()}, "from a file"),
-        ({}, r"issuers\[0\]\.jwks"),
+        ({}, r"issuers\[0\]: has keys that cannot be used"),
         ({"jwks": OLD.jwks(), "claim_overrides": {"tenant": "/a~"}}, "JSON pointer"),
     ],
 )
@@ -378,8 +534,8 @@ def test_a_forked_process_refreshes_its_own_keys(tmp_path: Path, closing: Closin
     authenticator = closing(Authenticator([settings_for(jwks_file=path)], times=FAST))
     authenticator.start()
     assert outcome_of(authenticator, OLD.mint()) == "alice"
-    keys = authenticator._issuers[OLD.url].keys
-    with authenticator._lock, keys._guard, keys._loading:  # type: ignore[attr-defined]
+    keys = authenticator._issuers._signing[OLD.url].keys
+    with authenticator._lock, keys._guard, keys._loading:
         child = os.fork()
         if child == 0:
             os._exit(_follow_rotation(authenticator, path))

@@ -116,7 +116,7 @@ def test_ready_settings_are_taken_as_they_are() -> None:
         ("app/moode", "observe", "app.moode: is not a known key; accepted here: environment, mode, name, sensitive"),
         ("app/sensitive", "a", "app.sensitive: must be a non-empty list of strings, not 'a'"),
         ("app", "billing", "app: must be a table, not of type str"),
-        ("tokens", {}, "tokens: is not a known key; accepted here: app, decision_log, fallback"),
+        ("tokens", {}, "tokens: is not a known key; accepted here: app, certificates, decision_log, dpop, fallback"),
         ("issuers", {}, "issuers: must be an array of tables, not {}"),
         ("issuers/0/audience", "billing", "issuers[0].audience: must be a non-empty list of strings"),
         ("issuers/0/audience", [], "issuers[0].audience: must be a non-empty list of strings"),

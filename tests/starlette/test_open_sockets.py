@@ -16,7 +16,9 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from authz_middleware import public, requires
+from authz_middleware import Settings, public, requires
+from authz_middleware.revocation.entry import Scope
+from authz_middleware.revocation.guard import Revocations
 from authz_starlette import AuthzMiddleware
 from tests.starlette.guarded import ISSUER, POLICY, records_in, settings, token
 
@@ -74,7 +76,9 @@ class Server:
         self.talks = Talks()
         routes = [WebSocketRoute(f"/{name}", getattr(self.talks, name)) for name in ("echo", "tick", "silent", "lobby")]
         self.app = Starlette(routes=routes)
-        self.app.add_middleware(AuthzMiddleware, settings=settings(folder, policy={"refresh": "100ms"}))
+        store = {"store": f"file:{folder / 'revocations.db'}", "on_unavailable": {"default": "deny"}}
+        self.values = settings(folder, policy={"refresh": "100ms"}, revocations=store)
+        self.app.add_middleware(AuthzMiddleware, settings=self.values)
         self.port = 0
 
     @contextlib.asynccontextmanager
@@ -96,6 +100,15 @@ class Server:
         """A client's connection."""
         headers = {"Authorization": f"Bearer {who or token()}"}
         return websockets.connect(f"ws://127.0.0.1:{self.port}/{path}", additional_headers=headers)
+
+    def revoke(self, scope: Scope, **names: Any) -> None:
+        """Revoke as another process of this host does."""
+        chosen = Settings.from_mapping(self.values).revocations
+        assert chosen is not None
+        beside = Revocations(chosen)
+        beside.start()
+        beside.revoke(scope, reason="stolen", owner="security@example.com", **names)
+        beside.close()
 
     def rewrite_policy(self, before: str, after: str) -> None:
         """Roll out another policy, in one step."""
@@ -151,6 +164,42 @@ async def test_a_message_after_the_expiry_does_not_reach_the_handler(server: Ser
         assert connection.close_code == 4401
     expiry = next(r for r in records_in(server.folder) if not r["result"])
     assert expiry["authz"]["reason"] == "credential.invalid"
+
+
+@pytest.mark.capability("C16", "C51")
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("path", ["silent", "tick"])
+@pytest.mark.parametrize(
+    ("scope", "names"),
+    [
+        (Scope.TOKEN, {"issuer": ISSUER.url, "value": "jti-1"}),
+        (Scope.TRANSACTION, {"value": "txn-1"}),
+        (Scope.ACTOR, {"value": "helper-bot"}),
+        (Scope.EVERYTHING, {}),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Scope) else "",
+)
+async def test_a_socket_ends_when_what_it_rests_on_is_revoked(
+    server: Server, path: str, scope: Scope, names: dict[str, Any]
+) -> None:
+    async with server.open(path, token(jti="jti-1", txn="txn-1", act={"sub": "helper-bot"})) as connection:
+        await asyncio.to_thread(server.revoke, scope, **names)
+        began = time.time()
+        assert await end_of(connection) == 4401
+        assert time.time() - began < 2.5
+    refused = [r for r in records_in(server.folder) if not r["result"]]
+    assert [r["authz"]["reason"] for r in refused] == ["credential.revoked"]
+
+
+@pytest.mark.capability("C16")
+async def test_no_message_reaches_the_handler_after_a_revocation(server: Server) -> None:
+    async with server.open("echo", token(jti="jti-1")) as connection:
+        await connection.send("early")
+        assert await connection.recv() == "heard early"
+        server.revoke(Scope.TOKEN, issuer=ISSUER.url, value="jti-1")
+        await connection.send("late")
+        assert await end_of(connection) == 4401
+    assert not [r for r in records_in(server.folder) if r["result"]][1:]
 
 
 @pytest.mark.capability("C17")

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
-from authz_middleware.identity.credentials import Credentials, Target
+from authz_middleware.identity.connection.credentials import Credentials, Target
 
 AUDIENCE: Final = "billing-api"
 REMOVED: Final[Any] = None

@@ -1,0 +1,1 @@
+"""The keys that tokens are verified with, and where they come from."""
