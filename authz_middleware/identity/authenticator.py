@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from cachetools import LRUCache
@@ -41,6 +41,14 @@ _BEARER: Final = "bearer"
 _DPOP: Final = "dpop"
 _LONGEST: Final = len("Bearer ") + MAX_TOKEN
 _NO_CERTIFICATES: Final[Mapping[str, CertificateSettings]] = {}
+
+
+class _Shown(NamedTuple):
+    """What a request shows: its Authorization headers, and their digest where there is one of bounded length."""
+
+    credentials: Credentials
+    headers: Sequence[str]
+    digest: bytes | None
 
 
 class _Verified(msgspec.Struct, frozen=True, gc=False):
@@ -128,15 +136,17 @@ class Authenticator:
         A token that was verified before and is bound to nothing is answered at once. Everything else is a flow that
         leads to the answer, and may have to wait on the way.
         """
+        digest = verified = None
         try:
             headers = credentials.values("authorization")
             if len(headers) == 1 and len(headers[0]) <= _LONGEST:
-                known = self._recall(_digest(headers[0]), now)
-                if known is not None and known.binding is None:
-                    return known.principal
+                digest = sha256(headers[0].encode("utf-8", "surrogatepass")).digest()
+                verified = self._recall(digest, now)
+                if verified is not None and verified.binding is None:
+                    return verified.principal
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is a refusal
             return _unexpected(error)
-        return self._answering(credentials, now)
+        return self._answering(_Shown(credentials, headers, digest), verified, now)
 
     def keys_of(self, issuer: str) -> KeySet | None:
         """The keys that the tokens of an issuer are verified with; None where there are none."""
@@ -158,27 +168,27 @@ class Authenticator:
         offered = self._dpop.challenge(detail, self._clock())
         return offered if self._wants_nothing_else else (*BEARER, *offered)
 
-    def _answering(self, credentials: Credentials, now: float) -> Flow[Known]:
+    def _answering(self, shown: _Shown, verified: _Verified | None, now: float) -> Flow[Known]:
         try:
-            return (yield from self._establishing(credentials, now))
+            return (yield from self._establishing(shown, verified, now))
         except TokenRefusedError as refusal:
             return PROBLEMS[refusal.detail]
         except Exception as error:  # noqa: BLE001 - likewise
             return _unexpected(error)
 
-    def _establishing(self, credentials: Credentials, now: float) -> Flow[Principal]:
-        headers = credentials.values("authorization")
-        if not headers and (self._thumbprints or self._takes_svids):
-            return self._workload(credentials, now)
-        header = _only(headers)
-        scheme, token = _credential(header)
-        digest = _digest(header)
-        verified = self._recall(digest, now)
+    def _establishing(self, shown: _Shown, verified: _Verified | None, now: float) -> Flow[Principal]:
+        if not shown.headers and (self._thumbprints or self._takes_svids):
+            return self._workload(shown.credentials, now)
+        scheme, token = _credential(_only(shown.headers))
+        is_new = verified is None
         if verified is None:
             verified = yield from self._verifying(token, now)
-        yield from self._proving(verified.binding, scheme, token, credentials, now)
-        if verified.keys is not None:  # an issuer that answers for its tokens remembers what it has answered
-            self._remember(digest, verified)
+        if scheme == _DPOP or verified.binding is not None:
+            yield from self._proving(verified.binding, scheme, token, shown.credentials, now)
+        # Not before the proof: under DPoP a token that is bound to nothing must be refused each time. An issuer that
+        # answers for its tokens remembers its answers itself.
+        if is_new and verified.keys is not None and shown.digest is not None:
+            self._remember(shown.digest, verified)
         return verified.principal
 
     def _verifying(self, token: str, now: float) -> Flow[_Verified]:
@@ -269,10 +279,6 @@ def _perform(effect: Effect) -> object:
     if isinstance(effect, Work):
         return effect.job.perform()
     raise AssertionError("to establish who calls takes nothing else")
-
-
-def _digest(header: str) -> bytes:
-    return sha256(header.encode("utf-8", "surrogatepass")).digest()
 
 
 def _only(headers: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from authz_middleware.identity.principal import Actor, Kind
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 
 MAX_CHAIN: Final = 32
+_ACT: Final[tuple[Path, ...]] = (("act",),)
 _SCOPE: Final[Path] = ("scope",)
 _ROLES: Final[Path] = ("roles",)
 _DETAILS: Final[Path] = ("authorization_details",)
@@ -113,7 +114,9 @@ def _entries(claims: Mapping[str, Any], places: tuple[Path, ...]) -> Iterator[Ma
 
 def _start(claims: Mapping[str, Any], places: tuple[Path, ...]) -> Any:
     """Where the chain begins. An `act` beside the chain that the map reads would be an actor that nobody looks at."""
-    starts = [start for place in {*places, ("act",)} if (start := lookup(claims, (place,))) is not ABSENT]
+    if places == _ACT:
+        return claims.get("act", ABSENT)
+    starts = [start for place in {*places, *_ACT} if (start := lookup(claims, (place,))) is not ABSENT]
     if len(starts) > 1:
         raise TokenRefusedError(CredentialDetail.ACTOR)
     return starts[0] if starts else ABSENT

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLAIM_NAMES", "PRESETS", "ClaimMap", "claim_map_of", "path_of", "principal_of"]
 
-_NOT_EXTRA: Final = CLAIM_NAMES | {
+_CARRIED: Final = CLAIM_NAMES | {
     # checked and carried elsewhere
     *("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "act", "may_act", "cnf", "status"),
     # a claim must not pass for what policies read under these names
@@ -160,11 +160,11 @@ def _further(claims: Mapping[str, Any], where: ClaimMap, authorizations: frozens
     """
     if where.svid:
         return FrozenMapping()
-    passed_over, contexts = _NOT_EXTRA | where.mapped, tuple(f"{name}_" for name in where.contexts)
+    contexts = tuple(f"{name}_" for name in where.contexts)
     further = {
         name: _plain(value)
         for name, value in claims.items()
-        if name not in passed_over and not name.startswith(contexts)
+        if name not in _CARRIED and name not in where.mapped and not name.startswith(contexts)
     }
     for name in where.contexts:
         further |= _members(claims.get(name, {}), name)

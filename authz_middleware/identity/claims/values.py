@@ -34,7 +34,12 @@ class FrozenMapping(dict[str, Any]):
 def lookup(claims: Mapping[str, Any], places: tuple[Path, ...]) -> Any:
     """The value at the first of these places that the token has, or ABSENT."""
     for path in places:
-        value: Any = claims
+        if len(path) == 1:
+            value: Any = claims.get(path[0], ABSENT)
+            if value is not ABSENT:
+                return value
+            continue
+        value = claims
         for name in path:
             # Nearly always a dict, as JSON is read; a call, or asking for the abstract type, costs as much as all else.
             value = value.get(name, ABSENT) if type(value) is dict else _member(value, name)
