@@ -12,6 +12,7 @@ from authz_middleware.identity.claims.principals import ClaimMap, claim_map_of
 from authz_middleware.identity.claims.values import ABSENT, MAX_WORDS, is_text
 from authz_middleware.identity.compact import MAX_HEADER, MAX_TOKEN, RawClaims, RawHeader, RawToken, parse_token
 from authz_middleware.identity.keys.jwk import KEY_ID, Keyring, VerificationKey
+from authz_middleware.identity.kinds import OTHER_KINDS, kind_of
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 from authz_middleware.settings.issuers import IssuerSettings
 
@@ -48,29 +49,6 @@ _HASHES: Final = frozenset({"at_hash", "c_hash", "s_hash"})
 _OTHER_USES: Final = frozenset({"ID", "Serialized-ID", "Refresh", "Offline", "Logout"})
 _GRANTED: Final = frozenset({"scope", "scp", "client_id", "appidacr", "azpacr"})
 
-OTHER_KINDS: Final = frozenset(
-    {
-        "client-authentication+jwt",
-        "dc+sd-jwt",
-        "dpop+jwt",
-        "entity-statement+jwt",
-        "jwk-set+jwt",
-        "kb+jwt",
-        "logout+jwt",
-        "oauth-authz-req+jwt",
-        "oauth-client-attestation+jwt",
-        "oauth-client-attestation-pop+jwt",
-        "openid4vci-proof+jwt",
-        "secevent+jwt",
-        "statuslist+jwt",
-        "token-introspection+jwt",
-        "trust-mark+jwt",
-        "vc+jwt",
-        "vp+jwt",
-    }
-)
-"""Kinds of signed tokens that are never a credential, even where the settings list them (RFC 8725 section 3.11)."""
-
 
 class IssuerRules:
     """What one issuer's tokens must be, prepared from its settings."""
@@ -83,7 +61,7 @@ class IssuerRules:
         self.claim_map: ClaimMap = claim_map_of(settings)
         self.audiences = frozenset(settings.audience)
         self.algorithms = frozenset(settings.algorithms)
-        self.types = frozenset(filter(None, map(_kind_of, settings.token_types))) - OTHER_KINDS
+        self.types = frozenset(filter(None, map(kind_of, settings.token_types))) - OTHER_KINDS
 
 
 class Verified:
@@ -135,7 +113,7 @@ def check_header(header: RawHeader, rules: IssuerRules) -> tuple[str | None, str
 
 def check_kind(header: RawHeader, rules: IssuerRules) -> None:
     """`typ` is one of those that the issuer's access tokens have. Raises TokenRefusedError."""
-    if _kind_of(header.get("typ")) not in rules.types:
+    if kind_of(header.get("typ")) not in rules.types:
         raise TokenRefusedError(CredentialDetail.TYPE)
 
 
@@ -189,13 +167,6 @@ def check_claims(claims: RawClaims, rules: IssuerRules, now: float) -> None:
     check_times(claims, rules.settings, now)
     check_audience(claims, rules)
     check_subject(claims)
-
-
-def _kind_of(typ: object) -> str | None:
-    """The media type in `typ`, without regard to case or to `application/` (RFC 7515 section 4.1.9)."""
-    if not isinstance(typ, str) or not typ.isascii():
-        return None
-    return typ.lower().removeprefix("application/")
 
 
 def check_times(claims: RawClaims, settings: IssuerSettings, now: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from authz_middleware.address import Place, parse_place
+from authz_middleware.identity.kinds import OTHER_KINDS, kind_of
 from authz_middleware.settings.secret import Secret
 from authz_middleware.settings.section import Section
 from authz_middleware.settings.urls import check_address
@@ -75,7 +76,7 @@ def read_key_source(section: Section) -> dict[str, Any]:
         fields["introspection"] = _introspection(section.table("introspection"))
     if named != ["introspection"]:
         fields["algorithms"] = _algorithms(section)
-        fields["token_types"] = section.texts("token_types", ("at+jwt",))
+        fields["token_types"] = _token_types(section)
     if "jwks_uri" in named or "discovery" in named:
         fields |= _from_afar(section, "jwks_uri" if "jwks_uri" in named else "issuer")
     elif "jwks_file" in named:
@@ -167,3 +168,11 @@ def _introspection(section: Section) -> IntrospectionSettings:
         section.problem("", "needs either client_id and client_secret, or token_file; the server must know who asks")
     section.done()
     return settings
+
+
+def _token_types(section: Section) -> tuple[str, ...]:
+    types = section.texts("token_types", ("at+jwt",))
+    for each in types:
+        if kind_of(each) is None or kind_of(each) in OTHER_KINDS:
+            section.problem("token_types", f"has {each!r}, which is never that of an access token (at+jwt, JWT)")
+    return types
