@@ -1,13 +1,15 @@
 """Four applications, one policy, one decision point: python -m example_apps.demo [--state FOLDER]
 
 Starts everything as real processes on loopback, sends the same requests to all four applications, stops and restarts
-the decision point, and prints one table. Ends with 1 when anything is not as it must be.
+the decision point, revokes an agent and lifts that again, and prints one table. Ends with 1 when anything is not as it
+must be.
 """
 
 from __future__ import annotations
 
 import argparse
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -22,12 +24,14 @@ from rich.text import Text
 from example_apps.demo.callers import CALLERS
 from example_apps.demo.exchange import Reply, send
 from example_apps.demo.issuer import Issuer
-from example_apps.demo.processes import ROOT, NotStartedError, Server, free_ports
+from example_apps.demo.processes import ROOT, NotStartedError, Server, free_ports, run_program
 from example_apps.demo.report import Row, console, differences, outcome_of, read_records, table
 from example_apps.demo.situations import (
     ASKED_REMOTELY,
+    LIFTED,
     POINT_BACK,
     POINT_STOPPED,
+    REVOKED,
     Situation,
     closed_office,
     decided_locally,
@@ -135,7 +139,12 @@ class Demo:
         self.point.start()
         self.point.wait()
         time.sleep(BREAKER_PAUSE_S)
-        return rows + self._ask("the decision point is back", POINT_BACK)
+        rows += self._ask("the decision point is back", POINT_BACK)
+        owner = ["--reason", "acts on its own", "--owner", "security@example.com"]
+        revocation = self._command("revoke", "actor", "assistant-7", *owner)
+        rows += self._ask("the agent is revoked", REVOKED)
+        self._command("revocations", "lift", revocation)
+        return rows + self._ask("the revocation is lifted", LIFTED)
 
     def conclude(self, rows: list[Row]) -> list[str]:
         """Print the table once all records are written, and answer what is wrong."""
@@ -156,6 +165,15 @@ class Demo:
             problems.append(f"{expected} decisions left {written} records; there must be one each")
         return problems
 
+    def _command(self, *arguments: str) -> str:
+        """Run `authz` as an operator would, on the store that the applications share; the revocation's id, if any."""
+        self._out.print(f"authz {' '.join(arguments[:3])} ...", markup=False)
+        try:
+            printed = run_program(["authz", *arguments, "--settings", str(self._state / "starlette.toml")])
+        except subprocess.CalledProcessError as error:
+            raise NotStartedError(f"authz {arguments[0]} failed:\n{error.output}") from None
+        return next((line.split()[1] for line in printed.splitlines() if line.split()[:1] == ["id"]), "")
+
     def _ask(self, section: str, situations: Iterable[Situation]) -> list[Row]:
         return [Row(section, situation, self._replies(situation)) for situation in situations]
 
@@ -173,6 +191,8 @@ def _clear(state: Path) -> None:
     for name in ["point", *(app.lower() for app in APPS)]:
         for suffix in (".jsonl", ".log", ".toml"):
             (state / f"{name}{suffix}").unlink(missing_ok=True)
+    for suffix in ("", "-shm", "-wal"):
+        (state / f"revocations.db{suffix}").unlink(missing_ok=True)
     (state / "pids").unlink(missing_ok=True)
 
 

@@ -99,5 +99,18 @@ class Server:
             os.killpg(process.pid, signal.SIGKILL)  # workers that outlived their parent
 
 
+def run_program(command: Sequence[str]) -> str:
+    """Run a program beside the interpreter to its end; what it printed. Raises CalledProcessError."""
+    done = subprocess.run(  # noqa: S603 - the commands are those of this demo
+        _program(command),
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.stdout
+
+
 def _program(command: Sequence[str]) -> list[str]:
     return [str(Path(sys.executable).with_name(command[0])), *command[1:]]

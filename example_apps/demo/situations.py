@@ -94,6 +94,15 @@ POINT_STOPPED: Final = [
     Situation("read an invoice: not affected", "treasurer", "GET", "/invoices/inv-1", 200, "permitted"),
 ]
 
+REVOKED: Final = [
+    Situation("the agent, with the same token", "agent", "GET", "/invoices/inv-1", 401, "credential.revoked"),
+    Situation("the person it acted for", "treasurer", "GET", "/invoices/inv-1", 200, "permitted"),
+]
+
+LIFTED: Final = [
+    Situation("the agent, with the same token", "agent", "GET", "/invoices/inv-1", 200, "permitted"),
+]
+
 POINT_BACK: Final = [
     Situation("approve 240: permitted", "treasurer", "POST", "/invoices/inv-1/approve", 200, "permitted"),
     Situation("approve 90,000: denied", "treasurer", "POST", "/invoices/inv-2/approve", 403, "remote.deny"),

@@ -50,7 +50,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(state, done.returncode, done.stdout, time.monotonic() - started)
 
 
-@pytest.mark.capability("C2", "C3", "C4", "C5", "C6", "C11", "C12", "C21", "C22", "C30", "C31", "C32", "C47")
+@pytest.mark.capability("C2", "C3", "C4", "C5", "C6", "C11", "C12", "C21", "C22", "C30", "C31", "C32", "C47", "C51")
 def test_every_situation_ends_as_it_must(demo: Run) -> None:
     assert demo.status == 0, demo.output
     assert "wrong:" not in demo.output
