@@ -93,8 +93,9 @@ def test_every_decision_left_one_record_and_every_record_fits_the_schema(demo: R
 
 @pytest.mark.capability("C41")
 def test_no_token_is_in_the_output_the_logs_or_the_records(demo: Run) -> None:
-    written = demo.output + "".join(path.read_text() for path in demo.state.iterdir() if path.name != "jwks.json")
-    assert not re.search(r"eyJ[A-Za-z0-9_-]{6,}", written)
+    files = (path for path in demo.state.iterdir() if path.name != "jwks.json")
+    written = demo.output.encode() + b"".join(path.read_bytes() for path in files)
+    assert not re.search(rb"eyJ[A-Za-z0-9_-]{6,}", written)
 
 
 def test_no_process_is_left_behind(demo: Run) -> None:
