@@ -237,10 +237,10 @@ class EnforcementPoint:
     def _enforcing(
         self, facts: RequestFacts, credentials: Credentials, requirement: Requirement
     ) -> Flow[Authorization]:
-        facts = self._authenticator.proxies.facts(facts, credentials)
-        authorization = Authorization(self, facts, self.policy.current)
-        authorization.requirement = requirement
         try:
+            facts = self._authenticator.proxies.facts(facts, credentials)
+            authorization = Authorization(self, facts, self.policy.current)
+            authorization.requirement = requirement
             early = yield from self._identifying(authorization, credentials)
             if early is not None:
                 early = versioned(early, authorization.snapshot)
@@ -290,33 +290,42 @@ class EnforcementPoint:
         return (yield from self._deciding(authorization, question))
 
     def _deciding(self, authorization: Authorization, question: Question) -> Flow[Outcome]:
-        """One question: look up what it needs, decide, ask the decision point, record."""
+        """One question: decide, and record."""
         decision = CANCELLED
         try:
             standing = self._standing(question)
             if standing.refusal is not None:
-                revoked = versioned(standing.refusal, authorization.snapshot)
-                return (yield from self._recording(authorization, question, revoked))
-            if self.engine.wants_attributes(question, authorization.snapshot):
-                resource = authorization.remembered(question.resource)
-                if resource is None:
-                    resource = yield Load(question.resource, question.now)
-                    authorization.remember(resource)
-                question = msgspec.structs.replace(question, resource=resource)
-            step = self.engine.begin(question, authorization.snapshot, standing.epoch)
-            if isinstance(step, Attempt):
-                with step:
-                    step.answer((yield Ask(step.query)))
-                # The answer took its time, and what was revoked meanwhile is not to be let in by it.
-                standing = self._standing(question)
-                step = step.decision if standing.refusal is None else versioned(standing.refusal, step.snapshot)
-            decision = _dated(step, standing)
+                decision = versioned(standing.refusal, authorization.snapshot)
+            else:
+                question = yield from self._looking_up(authorization, question)
+                decision = yield from self._asking(authorization, question, standing)
         except Exception as error:  # noqa: BLE001 - a loader, say; nothing was permitted
             decision = self._failed(error, question.facts)
         except BaseException:
             self.recorder.submit(question, question.facts, CANCELLED)
             raise
         return (yield from self._recording(authorization, question, decision))
+
+    def _looking_up(self, authorization: Authorization, question: Question) -> Flow[Question]:
+        """The question with the attributes of its resource, where the outcome hangs on them."""
+        if not self.engine.wants_attributes(question, authorization.snapshot):
+            return question
+        resource = authorization.remembered(question.resource)
+        if resource is None:
+            resource = yield Load(question.resource, question.now)
+            authorization.remember(resource)
+        return msgspec.structs.replace(question, resource=resource)
+
+    def _asking(self, authorization: Authorization, question: Question, standing: Standing) -> Flow[Decision]:
+        """Decide, and ask the decision point where that has to be."""
+        step = self.engine.begin(question, authorization.snapshot, standing.epoch)
+        if isinstance(step, Attempt):
+            with step:
+                step.answer((yield Ask(step.query)))
+            # The answer took its time, and who was revoked meanwhile is not to be let in by it.
+            standing = self._standing(question)
+            step = step.decision if standing.refusal is None else versioned(standing.refusal, step.snapshot)
+        return _dated(step, standing)
 
     def _standing(self, question: Question) -> Standing:
         """What is revoked about whoever asks, as it is known at this moment."""

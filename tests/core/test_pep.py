@@ -186,7 +186,7 @@ def test_every_permission_of_an_endpoint_must_hold_and_each_leaves_a_record(poin
 
 
 @pytest.mark.promise("P3")
-@pytest.mark.parametrize("broken", ["authenticate", "evaluate", "settings"])
+@pytest.mark.parametrize("broken", ["authenticate", "evaluate", "settings", "proxies", "revocations"])
 def test_any_error_while_deciding_is_a_refusal_with_one_record(
     point: Point, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,6 +197,10 @@ def test_any_error_while_deciding_is_a_refusal_with_one_record(
         monkeypatch.setattr(point.pep._authenticator, "authenticating", fail)
     elif broken == "evaluate":
         monkeypatch.setattr(point.pep.engine, "wants_attributes", fail)
+    elif broken == "proxies":
+        monkeypatch.setattr(point.pep._authenticator.proxies, "facts", fail)
+    elif broken == "revocations":
+        monkeypatch.setattr(point.pep, "_standing", fail)
     else:
         monkeypatch.setattr(point.pep, "clock", fail)
     request = point.enforce()

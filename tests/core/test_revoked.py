@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from authz_middleware import SettingsError
 from authz_middleware.errors import AccessDenied
 from authz_middleware.facts import RequestFacts
-from authz_middleware.flow import Ask
+from authz_middleware.flow import Ask, Await
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of, public, requires
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
@@ -133,3 +134,18 @@ def test_the_kill_switch_leaves_public_endpoints_open(open_point: Callable[..., 
     revoke(point, Scope.EVERYTHING)
     opened = Requirement.of(annotations_of(public(reason="liveness probe", owner="platform")(lambda: None)))
     assert point.enforce(FACTS, shown(), opened).refusal is None
+
+
+@pytest.mark.promise("P6")
+def test_who_goes_away_while_a_refusal_is_recorded_leaves_one_record(
+    open_point: Callable[..., EnforcementPoint], tmp_path: Path
+) -> None:
+    point = open_point()
+    revoke(point, Scope.EVERYTHING)
+    flow = point._enforcing(FACTS, bearer(token()), LIST)
+    effect = next(flow)
+    while not isinstance(effect, Await):
+        effect = flow.send(point._perform(effect))
+    with pytest.raises(asyncio.CancelledError):
+        flow.throw(asyncio.CancelledError())
+    assert reasons(point, tmp_path) == ["credential.revoked"]
