@@ -50,6 +50,7 @@ Outcome = tuple[Decision, Answer | None]
 PUBLIC: Final = Decision(permit=True, reason=Reason.PUBLIC)
 UNDECLARED: Final = Permission(action="route:undeclared")
 EXPIRED: Final = Decision(permit=False, reason=Reason.CREDENTIAL_INVALID, detail=CredentialDetail.EXPIRED.value)
+KEY_GONE: Final = Decision(permit=False, reason=Reason.CREDENTIAL_INVALID, detail=CredentialDetail.KEY_UNKNOWN.value)
 NOT_DECLARED: Final = Decision(permit=False, reason=Reason.PERMISSION_MISSING)
 UNREVOKED: Final = Standing(None, None)
 UNLOOKED: Final = Standing(STATUS_NOT_CONFIGURED, None)
@@ -171,7 +172,7 @@ class EnforcementPoint:
         if principal is None or not authorization.decision.permit:  # public; or refused, and there is no more to refuse
             return True
         now = self.clock()
-        if now >= principal.expires_at or self.policy.current is not authorization.affirmed:
+        if self._ended(principal, now) is not None or self.policy.current is not authorization.affirmed:
             return False
         if self.revocations is None:
             return True
@@ -181,8 +182,8 @@ class EnforcementPoint:
     async def areaffirm(self, authorization: Authorization) -> None:
         """Decide again on what does not stand any longer. Afterwards it stands, or its `refusal` says how it ends.
 
-        The token must not have expired, without any leeway, nor have been revoked, and a policy that came into force
-        since must permit the endpoint as well. Never raises.
+        The token must not have expired, without any leeway, nor have been revoked, its key must still be its issuer's,
+        and a policy that came into force since must permit the endpoint as well. Never raises.
         """
         await arun(self._reaffirming(authorization), self._aperform)
 
@@ -259,9 +260,11 @@ class EnforcementPoint:
         try:
             authorization.renew()
             snapshot = authorization.snapshot
-            if authorization.principal is not None and self.clock() >= authorization.principal.expires_at:
+            principal = authorization.principal
+            ended = None if principal is None else self._ended(principal, self.clock())
+            if ended is not None:
                 question = self._question(authorization, authorization.requirement.permissions[0])
-                outcome = yield from self._recording(authorization, question, versioned(EXPIRED, snapshot))
+                outcome = yield from self._recording(authorization, question, versioned(ended, snapshot))
                 self._conclude(authorization, outcome)
                 return
             yield from self._deciding_all(authorization)
@@ -269,6 +272,12 @@ class EnforcementPoint:
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
             failed = self._failed(error, authorization.facts)
             self._conclude(authorization, (failed, self._refusals.answer(failed, None)))
+
+    def _ended(self, principal: Principal, now: float) -> Decision | None:
+        """The refusal of a token that was accepted some time ago, and would not be now."""
+        if now >= principal.expires_at:
+            return EXPIRED
+        return None if self._authenticator.vouches_for(principal) else KEY_GONE
 
     def _deciding_all(self, authorization: Authorization) -> Flow[None]:
         """Every question of the endpoint, up to the first that is refused."""

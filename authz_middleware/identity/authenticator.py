@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 from cachetools import LRUCache
 
+from authz_middleware.alarm import Alarm
 from authz_middleware.challenge import BEARER, Header
 from authz_middleware.flow import Effect, Flow, Work, run
 from authz_middleware.forking import renew_in_children
@@ -32,8 +32,6 @@ from authz_middleware.settings.issuers import IssuerSettings
 from authz_middleware.settings.key_sources import RefreshTimes
 from authz_middleware.settings.proxies import ProxySettings
 from authz_middleware.settings.trust_domains import TrustDomainSettings
-
-logger = logging.getLogger("authz")
 
 Known = Principal | CredentialProblem
 
@@ -97,6 +95,7 @@ class Authenticator:
         self._certificates = CertificateIdentities(certificates)
         self._thumbprints = frozenset(certificates)
         self._takes_svids = any(domain.x509 for domain in trust_domains)
+        self._unforeseen = Alarm("a token check failed unexpectedly (%s)")
         self._cache_size = cache_size
         self.renew_after_fork()
         renew_in_children(self)
@@ -145,12 +144,21 @@ class Authenticator:
                 if verified is not None and verified.binding is None:
                     return verified.principal
         except Exception as error:  # noqa: BLE001 - an unforeseen failure is a refusal
-            return _unexpected(error)
+            return self._unexpected(error)
         return self._answering(_Shown(credentials, headers, digest), verified, now)
 
     def keys_of(self, issuer: str) -> KeySet | None:
         """The keys that the tokens of an issuer are verified with; None where there are none."""
         return self._issuers.keys_of(issuer)
+
+    def vouches_for(self, principal: Principal) -> bool:
+        """Whether the key that signed for a principal some time ago is still one of its issuer's. Of certificates,
+        of keys without an id and of opaque tokens there is nothing to say."""
+        keys = None if principal.key_id is None else self._issuers.keys_of(principal.issuer)
+        if keys is None or principal.key_id is None:
+            return True
+        keyring = keys.current
+        return keyring is not None and keyring.holds(principal.key_id)
 
     @property
     def bindings(self) -> AcceptedBindings:
@@ -174,7 +182,7 @@ class Authenticator:
         except TokenRefusedError as refusal:
             return PROBLEMS[refusal.detail]
         except Exception as error:  # noqa: BLE001 - likewise
-            return _unexpected(error)
+            return self._unexpected(error)
 
     def _establishing(self, shown: _Shown, verified: _Verified | None, now: float) -> Flow[Principal]:
         if not shown.headers and (self._thumbprints or self._takes_svids):
@@ -250,6 +258,12 @@ class Authenticator:
         self._remember(digest, _Verified(principal, None, None, None))
         return principal
 
+    def _unexpected(self, error: Exception) -> CredentialProblem:
+        """An unforeseen failure is a refusal, and tells nothing of the token: no text of it, no traceback."""
+        name = type(error).__name__
+        self._unforeseen.ring(name, kind=name)
+        return PROBLEMS[CredentialDetail.UNEXPECTED]
+
     def _recall(self, digest: bytes, now: float) -> _Verified | None:
         with self._lock:
             try:
@@ -310,9 +324,3 @@ def _current(keyring: Keyring | None) -> Keyring:
     if keyring is None:
         raise TokenRefusedError(CredentialDetail.KEYS_UNAVAILABLE)
     return keyring
-
-
-def _unexpected(error: Exception) -> CredentialProblem:
-    """An unforeseen failure is a refusal, and tells nothing of the token: no text of it, no traceback."""
-    logger.error("a token check failed unexpectedly (%s)", type(error).__name__)
-    return PROBLEMS[CredentialDetail.UNEXPECTED]

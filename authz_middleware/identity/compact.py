@@ -31,9 +31,10 @@ _LAST_CHARACTERS: Final = (_ALPHABET.decode(), "", "AQgw", "AEIMQUYcgkosw048")
 
 
 class _Claimed(msgspec.Struct):
-    """The one claim that is looked at before the signature, as the bytes it is written in."""
+    """The claims that are looked at before the signature, as the bytes they are written in."""
 
     iss: msgspec.Raw = msgspec.Raw(b"null")
+    sub: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _CLAIMED: Final = msgspec.json.Decoder(_Claimed)
@@ -66,14 +67,17 @@ class RawToken:
         may read otherwise. Whoever goes by it compares `iss` again once the signature holds. None where there is no
         text; raises TokenRefusedError for what is no JSON object.
         """
+        return _text(self._claimed().iss)
+
+    def claimed_subject(self) -> str | None:
+        """The same for its subject, where that is who tells whose keys to try."""
+        return _text(self._claimed().sub)
+
+    def _claimed(self) -> _Claimed:
         try:
-            claimed = _CLAIMED.decode(_decoded(self._payload)).iss
+            return _CLAIMED.decode(_decoded(self._payload))
         except (ValueError, RecursionError):
             raise TokenRefusedError(CredentialDetail.MALFORMED) from None
-        try:
-            return _TEXT.decode(claimed)
-        except ValueError:
-            return None
 
 
 def parse_token(text: str) -> RawToken:
@@ -106,6 +110,13 @@ def _object(part: str, most: int, items: int) -> dict[str, Any]:
         return parse_object(_decoded(part), max_bytes=most, max_items=items)
     except ValueError:
         raise TokenRefusedError(CredentialDetail.MALFORMED) from None
+
+
+def _text(claimed: msgspec.Raw) -> str | None:
+    try:
+        return _TEXT.decode(claimed)
+    except ValueError:
+        return None
 
 
 def _is_canonical(part: str) -> bool:

@@ -129,9 +129,9 @@ class Issuers:
             await self._answering.introspector.aclose()
 
     def keys_of(self, name: str) -> KeySet | None:
-        """The keys of an issuer of signed tokens."""
+        """The keys of an issuer of signed tokens, or of the trust domain that principals have for their issuer."""
         issuer = self._signing.get(name)
-        return None if issuer is None else issuer.keys
+        return self.trust_domains.keys_of(name) if issuer is None else issuer.keys
 
     def answering(self, token: str) -> AnsweringIssuer | None:
         """The issuer to ask about an opaque token; None for one that says itself whose it is."""

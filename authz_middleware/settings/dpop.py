@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from authz_middleware.identity.possession.target_uri import normalise_uri
 from authz_middleware.settings.secret import Secret
 from authz_middleware.settings.section import Section
 
@@ -16,11 +18,13 @@ PROOF_ALGORITHMS: Final = (
 )
 """What a proof may be signed with: public-key algorithms alone (RFC 9449 section 4.3)."""
 
+_ORIGIN: Final = re.compile(r"https?://[^/?#]+")
 _DEFAULT: Final = ("ES256", "EdDSA", "PS256")
 
 
 class DPoPSettings(msgspec.Struct, frozen=True):
-    """Proofs of possession: `max_age` in seconds; `replay` is the file that remembers spent proofs for all workers of
+    """Proofs of possession: `max_age` in seconds; `origins` are those that the application is called by, none where it
+    takes the word of `Host` for it; `replay` is the file that remembers spent proofs for all workers of
     a host, None where each process remembers its own; `nonce_secret` is what all workers make nonces with, None where
     proofs need no nonce."""
 
@@ -28,6 +32,7 @@ class DPoPSettings(msgspec.Struct, frozen=True):
     max_age: float = 60.0
     replay: Path | None = None
     nonce_secret: Secret | None = None
+    origins: tuple[str, ...] = ()
 
 
 def read_dpop(section: Section) -> DPoPSettings:
@@ -37,6 +42,7 @@ def read_dpop(section: Section) -> DPoPSettings:
         max_age=section.duration("max_age", "60s", least="5s", most="5m"),
         replay=_replay(section),
         nonce_secret=_nonce_secret(section),
+        origins=_origins(section),
     )
     section.done()
     return settings
@@ -48,6 +54,14 @@ def _algorithms(section: Section) -> tuple[str, ...]:
         if algorithm not in PROOF_ALGORITHMS:
             section.problem("algorithms", f"has {algorithm!r}; accepted: {', '.join(PROOF_ALGORITHMS)}")
     return algorithms
+
+
+def _origins(section: Section) -> tuple[str, ...]:
+    origins = section.texts("origins", ())
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin) or normalise_uri(origin) is None:
+            section.problem("origins", f"has {origin!r}; accepted: https://HOST or https://HOST:PORT, without a path")
+    return origins
 
 
 def _replay(section: Section) -> Path | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from authz_middleware.address import Place
 from authz_middleware.identity.claims.principals import CLAIM_NAMES, PRESETS, path_of
+from authz_middleware.identity.connection.certificate import X509_ISSUER
 from authz_middleware.identity.possession.binding import Possession
 from authz_middleware.settings.key_sources import Discovery, IntrospectionSettings, RefreshTimes, read_key_source
 from authz_middleware.settings.section import Section
@@ -54,6 +55,8 @@ def read_issuers(root: Section) -> tuple[IssuerSettings, ...]:
     names = [issuer.issuer for issuer in issuers]
     for name in sorted({name for name in names if name and names.count(name) > 1}):
         root.problem("issuers", f"names {name!r} twice; one entry an issuer, its audience may be a list")
+    if X509_ISSUER in names:
+        root.problem("issuers", f"must not name {X509_ISSUER!r}, which principals of [certificates] have for an issuer")
     if sum(issuer.introspection is not None for issuer in issuers) > 1:
         root.problem("issuers", "has several entries with introspection; an opaque token does not say whose it is")
     return issuers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -40,7 +40,7 @@ def facts_of(
 
 def credentials_of(request: HttpRequest) -> Credentials:
     """The credentials as the server handed them over."""
-    scope: Mapping[str, Any] | None = getattr(request, "scope", None)
+    scope: MutableMapping[str, Any] | None = getattr(request, "scope", None)
     return WSGICredentials(request.META) if scope is None else ASGICredentials(scope)
 
 

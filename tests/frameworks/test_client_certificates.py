@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.serving import make_server
 
 from authz_middleware.identity.connection.certificate import thumbprint_of
+from authz_middleware.identity.connection.credentials import Credentials, Target
+from authz_middleware.identity.connection.wsgi import WSGICredentials
 from tests.support.certificates import Authority, Holder
 
 pytestmark = [pytest.mark.capability("C19", "C44"), pytest.mark.promise("P3")]
@@ -415,3 +418,28 @@ def test_a_unix_socket_is_no_proxy_by_a_name_like_its_address(
         for name in (None, PROXY):
             seen = served.ask(*CLAIMS, name=name)
             assert (seen["peer"], seen["client"], seen["certificate"]) == ("unix", None, None)
+
+
+def test_what_proxy_fix_replaced_is_read_as_the_server_received_it() -> None:
+    seen: list[Credentials] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(WSGICredentials(environ))
+        return []
+
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/a",
+        "HTTP_HOST": "app.example",
+        "wsgi.url_scheme": "http",
+        "REMOTE_ADDR": "10.0.0.5",
+        "HTTP_X_FORWARDED_FOR": "10.0.0.1",
+        "HTTP_X_FORWARDED_PROTO": "https",
+        "HTTP_X_FORWARDED_HOST": "evil.example",
+        "HTTP_X_FORWARDED_PREFIX": "/evil",
+    }
+    list(ProxyFix(app, x_for=1, x_proto=1, x_host=1, x_prefix=1)(environ, lambda *_: lambda _: None))
+    assert environ["REMOTE_ADDR"] == "10.0.0.1", "it was replaced"
+    assert seen[0].peer == "10.0.0.5"
+    assert seen[0].target() == Target("http", "app.example", "/a")

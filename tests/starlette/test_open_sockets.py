@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from authz_middleware.revocation.entry import Scope
 from authz_middleware.revocation.guard import Revocations
 from authz_starlette import AuthzMiddleware
 from tests.starlette.guarded import ISSUER, POLICY, records_in, settings, token
+from tests.support.tokens import Issuer
 
 
 class Talks:
@@ -78,6 +80,10 @@ class Server:
         self.app = Starlette(routes=routes)
         store = {"store": f"file:{folder / 'revocations.db'}", "on_unavailable": {"default": "deny"}}
         self.values = settings(folder, policy={"refresh": "100ms"}, revocations=store)
+        self.publish(ISSUER)
+        issuer = {**self.values["issuers"][0], "jwks_file": str(folder / "jwks.json"), "key_refresh": "100ms"}
+        del issuer["jwks"]
+        self.values["issuers"] = [issuer]
         self.app.add_middleware(AuthzMiddleware, settings=self.values)
         self.port = 0
 
@@ -100,6 +106,12 @@ class Server:
         """A client's connection."""
         headers = {"Authorization": f"Bearer {who or token()}"}
         return websockets.connect(f"ws://127.0.0.1:{self.port}/{path}", additional_headers=headers)
+
+    def publish(self, *issuers: Issuer) -> None:
+        """Publish the keys of these issuers, and no others."""
+        new = self.folder / "jwks.new"
+        new.write_text(json.dumps(issuers[0].jwks(*issuers[1:])))
+        new.replace(self.folder / "jwks.json")
 
     def revoke(self, scope: Scope, **names: Any) -> None:
         """Revoke as another process of this host does."""
@@ -189,6 +201,27 @@ async def test_a_socket_ends_when_what_it_rests_on_is_revoked(
         assert time.time() - began < 2.5
     refused = [r for r in records_in(server.folder) if not r["result"]]
     assert [r["authz"]["reason"] for r in refused] == ["credential.revoked"]
+
+
+@pytest.mark.capability("C16")
+@pytest.mark.parametrize("path", ["silent", "tick"])
+async def test_a_socket_ends_when_its_issuer_withdraws_the_key(server: Server, path: str) -> None:
+    another = Issuer(kid="key-2")
+    async with server.open(path) as connection:
+        server.publish(ISSUER, another)
+        await asyncio.sleep(0.5)
+        server.publish(another)
+        assert await end_of(connection) == 4401
+    refused = [r["authz"] for r in records_in(server.folder) if not r["result"]]
+    assert [(r["reason"], r["detail"]) for r in refused] == [("credential.invalid", "token.key_unknown")]
+
+
+async def test_a_socket_goes_on_when_its_issuer_adds_a_key(server: Server) -> None:
+    async with server.open("echo") as connection:
+        server.publish(ISSUER, Issuer(kid="key-2"))
+        await asyncio.sleep(1.5)
+        await connection.send("still")
+        assert await connection.recv() == "heard still"
 
 
 @pytest.mark.capability("C16")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from authz_middleware.identity.connection.certificate_header import der_of_pem
 from authz_middleware.identity.connection.credentials import (
+    SPENT_PROOFS,
     UNIX,
     Credentials,
     Target,
@@ -24,7 +25,7 @@ class ASGICredentials(Credentials):
 
     __slots__ = ("_scope",)
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
+    def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self._scope = scope
 
     @property
@@ -37,8 +38,8 @@ class ASGICredentials(Credentials):
     def peer(self) -> str | None:
         """The address in `scope["client"]`, unless the server may have taken it from a header.
 
-        uvicorn does so by default for connections from loopback, and for all with `--forwarded-allow-ips=*`. The port
-        is then the header's as well, or zero, which no connection has.
+        uvicorn does so by default for connections from loopback, and for all with `--forwarded-allow-ips=*`; daphne
+        does with `--proxy-headers`. The port is then a header's as well, or zero, which no connection has.
         """
         client = self._scope.get("client")
         if client is None:
@@ -47,7 +48,8 @@ class ASGICredentials(Credentials):
             server = self._scope.get("server")
             return UNIX if server is not None and server[1] is None else None
         host, port = client
-        if not port or is_quoted(host, self.values("x-forwarded-for"), with_port=True):
+        with_port = not self.values("x-forwarded-port")
+        if not port or is_quoted(host, self.values("x-forwarded-for"), with_port=with_port):
             return None
         return canonical_address(host)
 
@@ -55,6 +57,11 @@ class ASGICredentials(Credentials):
         """Every value of a header. ASGI servers hand names over in lower case and leave underscores alone."""
         wanted, headers = name.encode("latin-1"), self._scope["headers"]
         return [value.decode("latin-1") for known, value in headers if known == wanted]
+
+    def spent_proofs(self) -> set[Hashable]:
+        """Kept in the scope, of which whoever passes the request on passes on this very one or a copy."""
+        spent: set[Hashable] = self._scope.setdefault(SPENT_PROOFS, set())
+        return spent
 
     def target(self) -> Target:
         """Scheme, `Host` and raw path of the scope."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Final
@@ -16,6 +16,9 @@ import msgspec
 
 UNIX: Final = "unix"
 """The peer of a connection over a unix socket, where the server says that it is one."""
+
+SPENT_PROOFS: Final = "authz.spent_proofs"
+"""Where the interfaces of servers keep `Credentials.spent_proofs`: beside the request, where no client can write."""
 
 _LONGEST_ADDRESS: Final = 64
 _AUTHORITY: Final = re.compile(r"(?:[0-9A-Za-z._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -58,6 +61,11 @@ class Credentials(ABC):
     @abstractmethod
     def values(self, name: str) -> Sequence[str]:
         """Every value of a header, by its lower-case name with hyphens; never of one written with underscores."""
+
+    def spent_proofs(self) -> set[Hashable]:
+        """The proofs of possession that this request itself has spent so far. It may meet several gates, such as those
+        of an application and of one mounted in it, and a proof is for all of it."""
+        return set()
 
     @abstractmethod
     def target(self) -> Target:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from authz_middleware.identity.connection.certificate_header import der_of_pem
 from authz_middleware.identity.connection.credentials import (
+    SPENT_PROOFS,
     UNIX,
     Credentials,
     Target,
@@ -31,7 +32,7 @@ class WSGICredentials(Credentials):
 
     __slots__ = ("_environ",)
 
-    def __init__(self, environ: Mapping[str, Any]) -> None:
+    def __init__(self, environ: MutableMapping[str, Any]) -> None:
         self._environ = environ
 
     @property
@@ -57,6 +58,11 @@ class WSGICredentials(Credentials):
         """The value of a header, or the values, joined by a comma."""
         value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
         return () if value is None else (value,)
+
+    def spent_proofs(self) -> set[Hashable]:
+        """Kept in the environ, of which whoever passes the request on passes on this very one or a copy."""
+        spent: set[Hashable] = self._environ.setdefault(SPENT_PROOFS, set())
+        return spent
 
     def target(self) -> Target:
         """Scheme and `Host`, and the path as the server received it where it tells (`RAW_URI`, `REQUEST_URI`)."""

@@ -68,6 +68,9 @@ def _check_kind(claims: RawClaims) -> None:
         stated = claims.get(member, "")
         if member in claims and not (isinstance(stated, str) and stated.lower() in accepted):
             raise TokenRefusedError(CredentialDetail.TYPE)
-    if str(claims.get("token_type", "")).lower() == "dpop" and "cnf" not in claims:
-        # RFC 9449 section 6.2: bound to a key that the answer does not name. As a plain one it must not pass.
+    confirmation = claims.get("cnf")
+    if str(claims.get("token_type", "")).lower() == "dpop" and not (
+        isinstance(confirmation, Mapping) and "jkt" in confirmation
+    ):
+        # RFC 9449 section 6.2: bound to a key that the answer does not name. Without a proof of it it must not pass.
         raise TokenRefusedError(CredentialDetail.BOUND)

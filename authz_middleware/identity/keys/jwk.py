@@ -82,6 +82,10 @@ class Keyring:
         self.keys = tuple(keys)
         self._by_kid = {key.kid: key for key in self.keys if key.kid is not None}
 
+    def holds(self, kid: str) -> bool:
+        """Whether there is a key of this id."""
+        return kid in self._by_kid
+
     def select(self, kid: str | None, algorithm: str) -> VerificationKey:
         """The key for a token's `kid` and `alg`.
 

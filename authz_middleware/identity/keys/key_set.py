@@ -44,8 +44,10 @@ class KeySet:
     def look_after(self) -> None:
         """See to it that a background thread of this process refreshes the keys. Never waits."""
 
-    def ask(self, kid: str | None = None) -> None:
+    def ask(self, kid: object = None) -> None:
         """Ask for a refresh because a key is missing: the one with this id, or any at all. Never waits.
+
+        The id is a token's own word, which nobody has checked where there were no keys to check with.
 
         At most one a cooldown is granted, and for one and the same id fewer than that.
         """
@@ -151,7 +153,7 @@ class RefreshedKeys(KeySet, ABC):
             self._worker.start()
             self.needs_worker = False
 
-    def ask(self, kid: str | None = None) -> None:
+    def ask(self, kid: object = None) -> None:
         """Have the thread look before its time, within the limits."""
         with self._guard:
             now = self._clock()
@@ -160,7 +162,7 @@ class RefreshedKeys(KeySet, ABC):
                 return
             # Only ids that were granted a look are kept, so there are as few of them as there were looks.
             self._sought = {name: at for name, at in self._sought.items() if 0 <= now - at < self._times.missing}
-            if kid is not None:
+            if isinstance(kid, str):
                 if kid in self._sought:
                     return
                 self._sought[kid] = now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from authz_middleware.alarm import Alarm
@@ -15,6 +15,7 @@ from authz_middleware.identity.possession.nonces import Nonces
 from authz_middleware.identity.possession.proof import AHEAD_S, Proof, Showing, verify_proof
 from authz_middleware.identity.possession.replay import MemoryReplay, ReplayStore, ReplayUnavailableError
 from authz_middleware.identity.possession.replay_file import FileReplay
+from authz_middleware.identity.possession.target_uri import normalise_target, normalise_uri
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 from authz_middleware.settings.dpop import DPoPSettings
 from authz_middleware.settings.secret import SecretUnavailableError
@@ -46,6 +47,7 @@ class DPoP:
         """Raise SettingsError where the secret for nonces cannot be used."""
         self.algorithms = settings.algorithms
         self._accepted = frozenset(settings.algorithms)
+        self._origins = frozenset(map(normalise_uri, settings.origins))
         self._max_age = settings.max_age
         self._target_of = target_of
         self._nonces = _nonces(settings)
@@ -84,7 +86,7 @@ class DPoP:
             max_age=self._max_age,
             accepts_nonce=None if nonces is None else lambda nonce: nonces.accepts(nonce, now),
         )
-        yield from self._spend(proof, now)
+        yield from self._spend(proof, credentials.spent_proofs(), now)
 
     def challenge(self, detail: str | None, now: float) -> tuple[tuple[str, str], ...]:
         """What a 401 answer offers (see `challenge.challenge_headers`): the scheme DPoP (RFC 9449 section 7.1), with an
@@ -102,11 +104,19 @@ class DPoP:
 
     def _target(self, credentials: Credentials) -> Target:
         try:
-            return self._target_of(credentials)
+            target = self._target_of(credentials)
         except ValueError:
             raise TokenRefusedError(CredentialDetail.DPOP_TARGET) from None
+        # `Host` is the sender's word: without this, a proof that was made for another server passes under its name.
+        if self._origins and normalise_target(Target(target.scheme, target.authority, "/")) not in self._origins:
+            raise TokenRefusedError(CredentialDetail.DPOP_TARGET)
+        return target
 
-    def _spend(self, proof: Proof, now: float) -> Flow[None]:
+    def _spend(self, proof: Proof, spent: set[Hashable], now: float) -> Flow[None]:
+        """Spend a proof, once for all gates of a request that remember in the same place."""
+        here = (self._replay.place, proof.key)
+        if here in spent:
+            return
         spending = _Spending(self._replay, proof, now)
         try:
             first = (yield Work(spending)) if self._replay.waits else spending.perform()
@@ -115,6 +125,7 @@ class DPoP:
             raise TokenRefusedError(CredentialDetail.DPOP_REPLAY_UNAVAILABLE) from None
         if first is not True:
             raise TokenRefusedError(CredentialDetail.DPOP_REPLAYED)
+        spent.add(here)
 
 
 class _Spending:

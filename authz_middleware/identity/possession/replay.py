@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections.abc import Hashable
 from typing import Final, Protocol
 
 from authz_middleware.forking import renew_in_children
@@ -25,6 +26,9 @@ class ReplayStore(Protocol):
 
     waits: bool
     """Whether `spend` may take a while, and so has no place on an event loop."""
+
+    place: Hashable
+    """Where it remembers: equal for stores that remember the same proofs."""
 
     def start(self) -> None:
         """Make sure that proofs can be remembered. Raises ReplayUnavailableError."""
@@ -50,6 +54,7 @@ class MemoryReplay:
     waits = False
 
     def __init__(self, *, capacity: int = CAPACITY) -> None:
+        self.place: Hashable = object()
         self._capacity = capacity
         self._forgotten = 0.0
         self.renew_after_fork()

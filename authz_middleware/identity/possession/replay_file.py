@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,7 @@ class FileReplay:
     waits = True
 
     def __init__(self, path: Path, *, window: float, wait: float = 1.0, max_bytes: int = MAX_BYTES) -> None:
+        self.place: Hashable = path.absolute()
         self._path = path
         self._window = window
         self._wait = wait

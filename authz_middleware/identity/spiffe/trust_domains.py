@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from authz_middleware.errors import Problem, SettingsError
+from authz_middleware.identity.claims.status_reference import status_reference_of
 from authz_middleware.identity.claims.values import text_at
 from authz_middleware.identity.compact import RawClaims, RawHeader, RawToken
 from authz_middleware.identity.keys.bundles import bundle_of
@@ -33,13 +34,14 @@ _ACTORS: Final = frozenset({"act", "may_act"})
 class SvidRules(IssuerRules):
     """What the JWT-SVIDs of one trust domain must be, and the keys that they are checked with."""
 
-    __slots__ = ("_domain", "keys")
+    __slots__ = ("_domain", "_issuers", "keys")
 
-    def __init__(self, domain: TrustDomainSettings, keys: KeySet) -> None:
+    def __init__(self, domain: TrustDomainSettings, keys: KeySet, issuers: Collection[str]) -> None:
         assert domain.tokens is not None
         super().__init__(domain.tokens)
         self.keys = keys
         self._domain = domain
+        self._issuers = issuers
 
     def verify(self, token: RawToken, keys: Keyring, now: float) -> Verified:
         """The claims of a JWT-SVID of this trust domain at `now` (seconds since the epoch).
@@ -66,6 +68,7 @@ class SvidRules(IssuerRules):
             token_id=text_at(claims, (("jti",),)),
             issued_at=float(claims["iat"]),
             expires_at=float(claims["exp"]),
+            status=status_reference_of(claims),
             key_id=key_id,
         )
 
@@ -79,6 +82,9 @@ class SvidRules(IssuerRules):
         return kid, algorithm
 
     def _check_id(self, claims: RawClaims) -> None:
+        issuer = claims.get("iss", "")
+        if not isinstance(issuer, str) or issuer in self._issuers:
+            raise TokenRefusedError(CredentialDetail.ISSUER)
         if _parse(claims["sub"]).trust_domain != self._domain.name:
             raise TokenRefusedError(CredentialDetail.SPIFFE_TRUST_DOMAIN)
         if not _ACTORS.isdisjoint(claims):
@@ -114,7 +120,9 @@ class TrustDomains:
             if domain.tokens is None:
                 continue
             try:
-                self._rules[domain.name] = SvidRules(domain, bundle_of(domain.tokens, clock=clock, times=times))
+                self._rules[domain.name] = SvidRules(
+                    domain, bundle_of(domain.tokens, clock=clock, times=times), self._issuers
+                )
             except KeySetError as error:
                 problems.append(Problem(where, f"has keys that cannot be used: {error}"))
         if problems:
@@ -130,17 +138,19 @@ class TrustDomains:
         for rules in self._rules.values():
             rules.keys.close()
 
+    def keys_of(self, issuer: str) -> KeySet | None:
+        """The keys of the JWT-SVIDs of a trust domain, by the issuer that its principals have."""
+        rules = self._rules.get(issuer.removeprefix("spiffe://")) if issuer.startswith("spiffe://") else None
+        return None if rules is None else rules.keys
+
     def svid_rules(self, token: RawToken) -> SvidRules | None:
         """The rules for a token that is to be taken for a JWT-SVID, by the unverified `sub`; None where it is none.
 
         What is chosen here is compared again once the signature holds (`SvidRules.verify`). Raises TokenRefusedError
         for a SPIFFE ID that is not one, or whose trust domain has no JWT-SVIDs here.
         """
-        claims = token.unverified_claims
-        issuer, subject = claims.get("iss", ""), claims.get("sub")
-        if not isinstance(issuer, str) or issuer in self._issuers:
-            return None
-        if not isinstance(subject, str) or not subject.startswith(_SCHEME):
+        subject = token.claimed_subject()
+        if token.claimed_issuer() in self._issuers or subject is None or not subject.startswith(_SCHEME):
             return None
         rules = self._rules.get(_parse(subject).trust_domain)
         if rules is None:
@@ -151,16 +161,14 @@ class TrustDomains:
         """The workload that holds this X.509-SVID (DER) at `now` (seconds since the epoch).
 
         Whoever hands it over has verified its chain up to an authority of its own trust domain, and has seen proof of
-        possession. Its `token_id` is the certificate's thumbprint. Raises TokenRefusedError.
+        possession. Its `token_id` is the certificate's serial number. Raises TokenRefusedError.
         """
         svid = X509Svid.parse(der)
         domain = self._domains.get(svid.id.trust_domain)
         if domain is None or not domain.x509:
             raise TokenRefusedError(CredentialDetail.SPIFFE_TRUST_DOMAIN)
         svid.check_times(now, domain.x509_max_lifetime)
-        return _principal(
-            domain, svid.id, token_id=svid.thumbprint, issued_at=svid.not_before, expires_at=svid.not_after
-        )
+        return _principal(domain, svid.id, token_id=svid.serial, issued_at=svid.not_before, expires_at=svid.not_after)
 
 
 def _parse(subject: str) -> SpiffeId:

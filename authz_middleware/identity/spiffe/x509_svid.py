@@ -11,7 +11,6 @@ import msgspec
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from authz_middleware.identity.connection.certificate import thumbprint_of
 from authz_middleware.identity.connection.certificate_header import MAX_CERTIFICATE
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 from authz_middleware.identity.spiffe.spiffe_id import SpiffeId
@@ -19,10 +18,14 @@ from authz_middleware.identity.spiffe.spiffe_id import SpiffeId
 
 class X509Svid(msgspec.Struct, frozen=True, gc=False):
     """A leaf certificate that names a workload. It holds from `not_before` on and before `not_after`, both in seconds
-    since the epoch."""
+    since the epoch.
+
+    `serial` tells one certificate of its trust domain from another, as `openssl x509 -serial` prints it. A thumbprint
+    does not: whoever holds a certificate can make another of it, whose ECDSA signature holds as well (s becomes n - s).
+    """
 
     id: SpiffeId
-    thumbprint: str
+    serial: str
     not_before: float
     not_after: float
 
@@ -42,7 +45,7 @@ class X509Svid(msgspec.Struct, frozen=True, gc=False):
             raise TokenRefusedError(CredentialDetail.SPIFFE_ID) from None
         return cls(
             id_,
-            thumbprint_of(der),
+            _serial_of(certificate),
             certificate.not_valid_before_utc.timestamp(),
             certificate.not_valid_after_utc.timestamp(),
         )
@@ -58,6 +61,11 @@ class X509Svid(msgspec.Struct, frozen=True, gc=False):
             raise TokenRefusedError(CredentialDetail.CERTIFICATE_NOT_YET_VALID)
         if self.not_after - self.not_before > max_lifetime:
             raise TokenRefusedError(CredentialDetail.LIFETIME)
+
+
+def _serial_of(certificate: x509.Certificate) -> str:
+    digits = f"{certificate.serial_number:X}"
+    return digits if len(digits) % 2 == 0 else f"0{digits}"
 
 
 def _names_of_leaf(certificate: x509.Certificate) -> list[str] | None:
