@@ -39,9 +39,8 @@ from authz_middleware.refusals import Refusals, Render
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.resource import Resource
 from authz_middleware.resource_metadata import metadata_answer, metadata_path
-from authz_middleware.revocation.feeds.assembly import Feeds
 from authz_middleware.revocation.feeds.event_receiver import EventReceiver
-from authz_middleware.revocation.guard import STATUS_NOT_CONFIGURED, Revocations, Standing, open_store
+from authz_middleware.revocation.guard import STATUS_NOT_CONFIGURED, Revocations, Standing
 from authz_middleware.settings import Settings
 from authz_middleware.startup import policy_problems
 
@@ -80,15 +79,8 @@ class EnforcementPoint:
         self.policy = SnapshotStore(settings.policy.source, check=functools.partial(policy_problems, settings))
         self.recorder = Recorder(settings.decision_log, settings.app)
         self._watch = PolicyWatcher(self.policy, settings.policy.refresh) if settings.policy.refresh else None
-        self._authenticator = Authenticator(
-            settings.issuers,
-            trust_domains=settings.trust_domains,
-            certificates=settings.certificates,
-            dpop=settings.dpop,
-            proxies=settings.proxies,
-            clock=clock,
-        )
-        self.revocations = self._open_revocations()
+        self._authenticator = Authenticator.of(settings, clock=clock)
+        self.revocations = Revocations.of(settings, self._authenticator.keys_of, clock=clock)
         self._point = DecisionPoint(settings.remote) if settings.remote else None
         described = settings.protected_resource
         self._metadata_path = None if described is None else metadata_path(described.resource)
@@ -219,15 +211,6 @@ class EnforcementPoint:
     def refuse_failed(self, facts: RequestFacts, error: Exception) -> Authorization:
         """Refuse a request that an adapter cannot even put a question about."""
         return self._refuse(facts, self._failed(error, facts))
-
-    def _open_revocations(self) -> Revocations | None:
-        chosen = self.settings.revocations
-        if chosen is None:
-            return None
-        store = open_store(chosen, clock=self.clock)
-        keys_of = self._authenticator.keys_of
-        feeds = Feeds(chosen.feeds, store, self.settings.issuers, keys_of, clock=self.clock)
-        return Revocations(chosen, feeds=feeds, clock=self.clock)
 
     def _refuse(self, facts: RequestFacts, decision: Decision) -> Authorization:
         authorization = Authorization(self, facts, None)

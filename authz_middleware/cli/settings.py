@@ -10,7 +10,9 @@ import typer
 
 from authz_middleware.cli.output import fail, out, tell
 from authz_middleware.errors import PolicyError, SettingsError
+from authz_middleware.identity.authenticator import Authenticator
 from authz_middleware.policy.store import SnapshotStore
+from authz_middleware.revocation.guard import Revocations
 from authz_middleware.settings import Settings
 from authz_middleware.startup import policy_problems
 
@@ -24,6 +26,8 @@ def check(
     """Check a settings file and the policy it names, and show what they say. Nothing is fetched or written."""
     try:
         settings = Settings.from_toml(file)
+        authenticator = Authenticator.of(settings)
+        Revocations.of(settings, authenticator.keys_of)
     except SettingsError as error:
         fail(error)
     store = SnapshotStore(settings.policy.source, check=functools.partial(policy_problems, settings))
@@ -42,9 +46,28 @@ def _rows(settings: Settings) -> list[tuple[str, str]]:
     return [
         ("application", f"{settings.app.name} in {settings.app.environment}, mode {settings.app.mode}"),
         *(("issuer", f"{issuer.issuer} for {', '.join(issuer.audience)}") for issuer in settings.issuers),
+        *(("trust domain", domain.name) for domain in settings.trust_domains),
+        *(("certificate", f"{known.subject}, {thumbprint}") for thumbprint, known in settings.certificates.items()),
+        ("proxies", _proxies(settings)),
         ("policy", str(settings.policy.source)),
         ("decision point", "none" if settings.remote is None else settings.remote.url),
         ("fallback", default),
         *(("", f"{choice.mode.value} for {action}") for action, choice in sorted(fallback.actions.items())),
+        ("revocations", _revocations(settings)),
         ("decision log", f"{settings.decision_log.sink}, {settings.decision_log.mode}"),
     ]
+
+
+def _proxies(settings: Settings) -> str:
+    proxies = settings.proxies
+    if proxies is None:
+        return "none: no forwarded header is read"
+    return ", ".join([*map(str, proxies.networks), *(["unix"] if proxies.unix else [])])
+
+
+def _revocations(settings: Settings) -> str:
+    chosen = settings.revocations
+    if chosen is None:
+        return "none: nothing can be revoked"
+    where = chosen.file or (chosen.redis.host if chosen.redis else "in the memory of each process")
+    return f"{where}; unreadable: {chosen.on_unavailable.default.mode}"

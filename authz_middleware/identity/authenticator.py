@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import msgspec
 from cachetools import LRUCache
@@ -26,6 +26,7 @@ from authz_middleware.identity.possession.binding import AcceptedBindings, Bindi
 from authz_middleware.identity.possession.dpop import DPoP
 from authz_middleware.identity.principal import Principal
 from authz_middleware.identity.problem import PROBLEMS, CredentialDetail, CredentialProblem, TokenRefusedError
+from authz_middleware.settings import Settings
 from authz_middleware.settings.certificates import CertificateSettings
 from authz_middleware.settings.dpop import DPoPSettings
 from authz_middleware.settings.issuers import IssuerSettings
@@ -99,6 +100,18 @@ class Authenticator:
         self._cache_size = cache_size
         self.renew_after_fork()
         renew_in_children(self)
+
+    @classmethod
+    def of(cls, settings: Settings, *, clock: Callable[[], float] = time.time) -> Self:
+        """The authenticator of an application. Raises SettingsError, with all problems."""
+        return cls(
+            settings.issuers,
+            trust_domains=settings.trust_domains,
+            certificates=settings.certificates,
+            dpop=settings.dpop,
+            proxies=settings.proxies,
+            clock=clock,
+        )
 
     def start(self) -> None:
         """Load the keys of every issuer, one after the other, each within its deadline.

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 from authz_middleware.alarm import Alarm
 from authz_middleware.decision import Decision, Reason
 from authz_middleware.errors import Problem
+from authz_middleware.identity.keys.key_set import KeySet
 from authz_middleware.identity.principal import Principal
 from authz_middleware.revocation.entry import Revocation, RevocationError, Scope, new_revocation
 from authz_middleware.revocation.feeds.assembly import Feeds
@@ -26,6 +27,7 @@ from authz_middleware.revocation.memory import MemoryStore
 from authz_middleware.revocation.redis import RedisStore
 from authz_middleware.revocation.sqlite import SqliteStore
 from authz_middleware.revocation.store import Reading, RevocationStore, Trouble
+from authz_middleware.settings import Settings
 from authz_middleware.settings.revocations import RevocationSettings, UnavailableSettings
 
 API: Final = "api"
@@ -81,6 +83,21 @@ class Revocations:
         self._clock = clock
         self._refusing = Alarm("what is revoked cannot be read (%s): requests are refused")
         self._relying = Alarm("what is revoked cannot be read (%s): decided by what was known %.1f s ago")
+
+    @classmethod
+    def of(
+        cls, settings: Settings, keys_of: Callable[[str], KeySet | None], *, clock: Callable[[], float] = time.time
+    ) -> Self | None:
+        """The revocations of an application with all their feeds; None where the settings have no `[revocations]`.
+
+        `keys_of` gives the keys that the tokens of an issuer are verified with. Raises SettingsError, with all
+        problems.
+        """
+        chosen = settings.revocations
+        if chosen is None:
+            return None
+        store = open_store(chosen, clock=clock)
+        return cls(chosen, feeds=Feeds(chosen.feeds, store, settings.issuers, keys_of, clock=clock), clock=clock)
 
     def start(self) -> None:
         """Open the store, see `RevocationStore.start`, and look at the feeds. May block."""
