@@ -168,8 +168,8 @@ class EnforcementPoint:
             return False
         if self.revocations is None:
             return True
-        action = authorization.requirement.permissions[0].action
-        return self.revocations.check(principal, action, now).refusal is None
+        actions = [permission.action for permission in authorization.requirement.permissions]
+        return all(self.revocations.check(principal, action, now).refusal is None for action in actions)
 
     async def areaffirm(self, authorization: Authorization) -> None:
         """Decide again on what does not stand any longer. Afterwards it stands, or its `refusal` says how it ends.
@@ -286,11 +286,13 @@ class EnforcementPoint:
         decision = CANCELLED
         try:
             standing = self._standing(question)
-            if standing.refusal is not None:
-                decision = versioned(standing.refusal, authorization.snapshot)
-            else:
+            if standing.refusal is None and self.engine.wants_attributes(question, authorization.snapshot):
                 question = yield from self._looking_up(authorization, question)
+                standing = self._standing(question)  # that took its time, and who was revoked meanwhile is not let in
+            if standing.refusal is None:
                 decision = yield from self._asking(authorization, question, standing)
+            else:
+                decision = versioned(standing.refusal, authorization.snapshot)
         except Exception as error:  # noqa: BLE001 - a loader, say; nothing was permitted
             decision = self._failed(error, question.facts)
         except BaseException:
@@ -299,9 +301,7 @@ class EnforcementPoint:
         return (yield from self._recording(authorization, question, decision))
 
     def _looking_up(self, authorization: Authorization, question: Question) -> Flow[Question]:
-        """The question with the attributes of its resource, where the outcome hangs on them."""
-        if not self.engine.wants_attributes(question, authorization.snapshot):
-            return question
+        """The question with the attributes of its resource."""
         resource = authorization.remembered(question.resource)
         if resource is None:
             resource = yield Load(question.resource, question.now)
@@ -314,8 +314,7 @@ class EnforcementPoint:
         if isinstance(step, Attempt):
             with step:
                 step.answer((yield Ask(step.query)))
-            # The answer took its time, and who was revoked meanwhile is not to be let in by it.
-            standing = self._standing(question)
+            standing = self._standing(question)  # likewise
             step = step.decision if standing.refusal is None else versioned(standing.refusal, step.snapshot)
         return _dated(step, standing)
 

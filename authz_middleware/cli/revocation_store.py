@@ -11,6 +11,7 @@ import typer
 
 from authz_middleware.cli.output import err, fail, tell
 from authz_middleware.errors import AuthzError, SettingsError
+from authz_middleware.identity.connection.certificate import X509_ISSUER
 from authz_middleware.revocation.entry import Revocation
 from authz_middleware.revocation.guard import open_store
 from authz_middleware.revocation.memory import MemoryStore
@@ -57,10 +58,18 @@ def open_place(path: Path, file: Path | None) -> Place:
         if not path.exists():
             tell("note", "yellow", "name the settings with --settings, or the store with --file", err)
         fail(error)
-    issuers = tuple(issuer.issuer for issuer in settings.issuers)
     if isinstance(store, MemoryStore):
         stop(f'{path} has revocations.store = "memory": each process keeps its own, and no command reaches them')
-    return _existing(store, issuers, f"--settings {path}")
+    return _existing(store, _issuers_of(settings), f"--settings {path}")
+
+
+def _issuers_of(settings: Settings) -> tuple[str, ...]:
+    """Every issuer that a principal of the application can have: that of a workload need not issue any token."""
+    return (
+        *(issuer.issuer for issuer in settings.issuers),
+        *(f"spiffe://{domain.name}" for domain in settings.trust_domains),
+        *((X509_ISSUER,) if settings.certificates else ()),
+    )
 
 
 def _existing(store: RevocationStore, issuers: tuple[str, ...] | None, option: str) -> Place:

@@ -25,6 +25,9 @@ OUTLIVES_S: Final = LONGEST_LIFE_S + 2 * LEEWAY_S
 """Whatever token exists at a moment is over this many seconds later: it was issued by a clock that may run ahead by the
 leeway, and is accepted for the leeway after its `exp`."""
 
+LAST_MOMENT: Final = 253_402_300_799.0
+"""The end of the year 9999: nobody who lists revocations could show a later time."""
+
 MAX_WORDS: Final = 200
 """The most characters of a reason, an owner or a source."""
 
@@ -209,8 +212,9 @@ def _problems_of_words(entry: Revocation) -> Iterator[Problem]:
 
 def _problems_of_times(entry: Revocation) -> Iterator[Problem]:
     times = (entry.created_at, entry.expires_at, *(() if entry.issued_before is None else (entry.issued_before,)))
-    if not all(map(math.isfinite, times)):
-        yield Problem("expires_at", "and the other times must be numbers of seconds since the epoch")
+    if not all(math.isfinite(moment) and 0 <= moment <= LAST_MOMENT for moment in times):
+        what = "and the other times must be seconds since the epoch, up to the end of the year 9999"
+        yield Problem("expires_at", what)
     elif entry.scope is Scope.TOKEN:
         if entry.expires_at <= entry.created_at:
             yield Problem("expires_at", "must be later than created_at")

