@@ -38,6 +38,7 @@ def open_point(tmp_path: Path) -> Iterator[Callable[..., EnforcementPoint]]:
 
     def build(**changes: Any) -> EnforcementPoint:
         values = {**settings(tmp_path), "app": {"name": "treasury", "environment": "production", **changes}}
+        values["remote"] = {**values["remote"], "permit_ttl": "60s"}
         values["revocations"] = {"store": "memory", "per_process": True, "on_unavailable": {"default": "deny"}}
         point = EnforcementPoint(Settings.from_mapping(values), loaders=loaders(asynchronous=False))
         point.start()
@@ -136,6 +137,28 @@ def test_who_is_revoked_while_a_resource_is_looked_up_is_refused(
         drive(flow, point, loaded)
     assert end.value.value.refusal is not None
     assert reasons(point, tmp_path) == ["credential.revoked"]
+
+
+@pytest.mark.capability("C18", "C32")
+@pytest.mark.promise("P5")
+def test_after_any_revocation_the_decision_point_is_asked_again(open_point: Callable[..., EnforcementPoint]) -> None:
+    point = open_point()
+    who = bearer(token(roles=["manager"]))
+
+    def asks() -> bool:
+        """Whether this request asks the decision point; it permits."""
+        flow = point._enforcing(FACTS, who, APPROVE)
+        effect = next(flow)
+        asked_now = isinstance(effect, Ask)
+        reply = RemoteAnswer(permit=True) if asked_now else point._perform(effect)
+        with pytest.raises(StopIteration) as end:
+            drive(flow, point, reply)
+        assert end.value.value.refusal is None
+        return asked_now
+
+    assert [asks(), asks()] == [True, False]
+    revoke(point, Scope.SUBJECT, issuer=ISSUER.url, value="somebody else")
+    assert [asks(), asks()] == [True, False]
 
 
 @pytest.mark.capability("C46")

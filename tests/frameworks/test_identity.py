@@ -23,7 +23,7 @@ from tests.support.certificates import Authority
 from tests.support.dpop import Client
 from tests.support.surfaces.all import FRAMEWORKS, open_surface
 from tests.support.surfaces.surface import Reply, Surface
-from tests.support.treasury import ISSUER, records, settings, token
+from tests.support.treasury import ISSUER, STRANGER, records, settings, token
 
 HOST = "treasury.example"
 DJANGOS_HOST = "testserver"
@@ -244,6 +244,31 @@ def test_a_certificate_that_anyone_else_tells_of_establishes_nobody(
     served = open_treasury(**KNOWN, **changes)
     assert served.send(**{"Client-Cert": CLIENT_CERT}).status == 401
     assert served.reasons() == ["credential.missing authorization.missing"]
+
+
+@pytest.mark.capability("C13")
+def test_a_known_certificate_does_not_make_up_for_a_token_that_does_not_hold(
+    open_treasury: Callable[..., Served],
+) -> None:
+    served = open_treasury(**KNOWN, **behind("127.0.0.1"))
+    for shown in ("", "x", STRANGER.mint(env="production")):
+        assert served.send(shown=shown, **{"Client-Cert": CLIENT_CERT}).status == 401
+    assert "credential.missing authorization.missing" not in served.reasons()
+
+
+@pytest.mark.capability("C44")
+@pytest.mark.parametrize(("proxy", "believed"), [("127.0.0.1", True), ("10.0.0.1", False)])
+def test_a_clients_address_is_told_by_a_configured_proxy_alone(
+    open_treasury: Callable[..., Served], proxy: str, believed: bool
+) -> None:
+    served = open_treasury(proxies={"trusted": [proxy], "forwarded": ["x-forwarded-for", "x-forwarded-proto"]})
+    if served.host == DJANGOS_HOST:
+        pytest.skip("Django's asynchronous test client tells no peer; real servers: test_client_certificates.py")
+    headers = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+    assert served.send(shown=token(), **headers).status == 200
+    record = records(served.folder)[-1]
+    assert record["requested_by"] == ("203.0.113.7" if believed else "127.0.0.1")
+    assert record["input"]["context"]["tls"] is believed
 
 
 @pytest.mark.capability("C19")
