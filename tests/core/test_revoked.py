@@ -74,6 +74,14 @@ def test_a_completed_transaction_ends_every_token_of_it_and_no_other(
 
 
 @pytest.mark.capability("C16")
+def test_a_transaction_of_another_issuer_is_another(open_point: Callable[..., EnforcementPoint]) -> None:
+    point = open_point()
+    point.enforce(FACTS, bearer(token(txn="txn-1")), LIST).complete_task(reason="month closed")
+    assert point.revocations is not None
+    assert [(entry.issuer, entry.value) for entry in point.revocations.entries()] == [(ISSUER.url, "txn-1")]
+
+
+@pytest.mark.capability("C16")
 async def test_a_completed_task_ends_every_token_of_it(open_point: Callable[..., EnforcementPoint]) -> None:
     point = open_point()
     request = await point.aenforce(FACTS, bearer(token()), LIST)

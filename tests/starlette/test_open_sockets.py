@@ -59,7 +59,7 @@ class Talks:
         await websocket.send_text(f"heard {await websocket.receive_text()}")
 
     async def _tick(self, websocket: WebSocket) -> None:
-        await websocket.send_text("tick")
+        await websocket.send_text(str(time.time()))
         await asyncio.sleep(0.01)
 
     async def _until_over(self, websocket: WebSocket, act: Callable[[], Any]) -> None:
@@ -201,6 +201,18 @@ async def test_a_socket_ends_when_what_it_rests_on_is_revoked(
         assert time.time() - began < 2.5
     refused = [r for r in records_in(server.folder) if not r["result"]]
     assert [r["authz"]["reason"] for r in refused] == ["credential.revoked"]
+
+
+@pytest.mark.capability("C16")
+async def test_nothing_is_sent_after_a_revocation(server: Server) -> None:
+    async with server.open("tick", token(jti="jti-1")) as connection:
+        await connection.recv()
+        await asyncio.to_thread(server.revoke, Scope.TOKEN, issuer=ISSUER.url, value="jti-1")
+        revoked, last = time.time(), 0.0
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                last = float(await connection.recv())
+    assert last < revoked + 0.1
 
 
 @pytest.mark.capability("C16")
