@@ -90,7 +90,8 @@ class Server:
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Server]:
         """Serve for the length of the block."""
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="warning", ws="websockets-sansio")
+        options = {"log_level": "critical", "ws": "websockets-sansio", "timeout_graceful_shutdown": 1}
+        config = uvicorn.Config(self.app, host="127.0.0.1", port=0, **options)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110 - uvicorn tells in no other way
