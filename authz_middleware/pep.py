@@ -159,17 +159,20 @@ class EnforcementPoint:
 
     def stands(self, authorization: Authorization) -> bool:
         """Whether what was let in, and still goes on, may go on without being decided again: nothing it rests on has
-        changed. For websockets, whose every message and every second is a moment of action of its own."""
+        changed. For websockets, whose every message and every second is a moment of action of its own. Never raises."""
         principal = authorization.principal
         if principal is None or not authorization.decision.permit:  # public; or refused, and there is no more to refuse
             return True
-        now = self.clock()
-        if self._ended(principal, now) is not None or self.policy.current is not authorization.affirmed:
+        try:
+            now = self.clock()
+            if self._ended(principal, now) is not None or self.policy.current is not authorization.affirmed:
+                return False
+            if self.revocations is None:
+                return True
+            actions = [permission.action for permission in authorization.requirement.permissions]
+            return all(self.revocations.check(principal, action, now).refusal is None for action in actions)
+        except Exception:  # noqa: BLE001 - what cannot be told does not stand; deciding again refuses and says why
             return False
-        if self.revocations is None:
-            return True
-        actions = [permission.action for permission in authorization.requirement.permissions]
-        return all(self.revocations.check(principal, action, now).refusal is None for action in actions)
 
     async def areaffirm(self, authorization: Authorization) -> None:
         """Decide again on what does not stand any longer. Afterwards it stands, or its `refusal` says how it ends.
@@ -254,7 +257,8 @@ class EnforcementPoint:
             authorization.affirmed = snapshot
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing was permitted
             failed = self._failed(error, authorization.facts)
-            self._conclude(authorization, (failed, self._refusals.answer(failed, None)))
+            receipt = self.recorder.submit(None, authorization.facts, failed)
+            self._conclude(authorization, (failed, self._refusals.answer(failed, receipt.decision_id)))
 
     def _ended(self, principal: Principal, now: float) -> Decision | None:
         """The refusal of a token that was accepted some time ago, and would not be now."""

@@ -199,3 +199,24 @@ def test_who_goes_away_while_a_refusal_is_recorded_leaves_one_record(
     with pytest.raises(asyncio.CancelledError):
         flow.throw(asyncio.CancelledError())
     assert reasons(point, tmp_path) == ["credential.revoked"]
+
+
+@pytest.mark.promise("P3", "P6")
+@pytest.mark.parametrize("broken", ["clock", "check"])
+async def test_what_goes_on_ends_with_one_record_when_it_cannot_be_told_whether_it_may(
+    open_point: Callable[..., EnforcementPoint], tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("s3cr3t")
+
+    point = open_point()
+    request = await point.aenforce(FACTS, bearer(token()), LIST)
+    assert request.stands()
+    if broken == "clock":
+        monkeypatch.setattr(point, "clock", fail)
+    else:
+        monkeypatch.setattr(point.revocations, "check", fail)
+    assert not request.stands()
+    await request.areaffirm()
+    assert request.refusal is not None
+    assert reasons(point, tmp_path) == ["permitted", "error"]
