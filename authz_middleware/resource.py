@@ -16,7 +16,6 @@ import msgspec
 
 from authz_middleware.errors import AnnotationError
 
-NO_ATTRIBUTES: Final[Mapping[str, Any]] = {}
 MAX_ID_LENGTH: Final = 1024
 
 # Cc control, Cf invisible format (zero-width, bidi overrides), Cs lone surrogate, Zl/Zp line separators.

@@ -34,4 +34,4 @@ def status_reference_of(claims: Mapping[str, Any]) -> StatusReference | None:
     # An exact type: true is an int in Python.
     if type(index) is not int or index < 0 or not is_text(uri):
         raise TokenRefusedError(CredentialDetail.CLAIM_TYPE)
-    return StatusReference(uri, index)  # type: ignore[arg-type]  # is_text has checked it
+    return StatusReference(uri, index)

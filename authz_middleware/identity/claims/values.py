@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias, TypeGuard
 
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 
@@ -68,8 +68,7 @@ def text_at(claims: Mapping[str, Any], places: tuple[Path, ...]) -> str | None:
         return None
     if not is_text(value):
         raise TokenRefusedError(CredentialDetail.CLAIM_TYPE)
-    text: str = value
-    return text
+    return value
 
 
 def words_at(claims: Mapping[str, Any], places: tuple[Path, ...]) -> frozenset[str]:
@@ -89,7 +88,7 @@ def words_of(value: object) -> frozenset[str]:
     return frozenset(words)
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether this is a non-blank string of bounded length in which every character can be shown.
 
     Control characters, line separators and bidirectional overrides could make a record say what it does not.
