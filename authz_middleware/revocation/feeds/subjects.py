@@ -123,8 +123,7 @@ def _text(subject: Mapping[str, Any], name: str) -> str:
     value = subject.get(name)
     if not is_text(value):
         raise SubjectError("invalid_request", f"the subject has no {name!r} of printable text")
-    text: str = value
-    return text
+    return value
 
 
 _FORMATS: Final = {
