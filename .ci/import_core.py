@@ -11,7 +11,7 @@ EXTRAS = ("aiohttp", "django", "fastapi", "flask", "redis", "rich", "starlette",
 NEED_AN_EXTRA = (
     "authz_middleware.server",
     "authz_middleware.cli.",
-    "authz_middleware.remote.aiohttp_transport",
+    "authz_middleware.remote.transport.aiohttp_transport",
     "authz_middleware.revocation.redis_follower",
     "authz_middleware.revocation.redis_records",
 )

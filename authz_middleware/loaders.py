@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from authz_middleware.errors import AuthzError
-from authz_middleware.remote.values import plain_object
+from authz_middleware.remote.messages.values import plain_object
 from authz_middleware.resource import Resource
 
 Attributes = Mapping[str, Any]

@@ -16,8 +16,8 @@ from authz_middleware.question import Question
 from authz_middleware.record.event import Submission, shown_request
 from authz_middleware.record.masking import MASK, is_secret_value, mask, pointer_token
 from authz_middleware.record.times import Times
-from authz_middleware.remote.messages import UNKNOWN, evaluation_request
-from authz_middleware.remote.values import MessageError, plain_object
+from authz_middleware.remote.messages.evaluation import UNKNOWN, evaluation_request
+from authz_middleware.remote.messages.values import MessageError, plain_object
 from authz_middleware.resource import Resource
 
 MAX_FRAMES: Final = 2048

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz_middleware.remote.values import MessageError, time_text
+from authz_middleware.remote.messages.values import MessageError, time_text
 
 EPOCH: Final = b"1970-01-01T00:00:00.000Z"
 """Stands where a clock gave no time that has a date."""

@@ -15,13 +15,13 @@ from typing import Final
 from authz_middleware import __version__
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.forking import renew_in_children
-from authz_middleware.remote.answer import parse_answer
-from authz_middleware.remote.credential import BearerCredential
+from authz_middleware.remote.credentials.bearer import BearerCredential
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.flights import AsyncFlights, Flights
-from authz_middleware.remote.http_transport import HttpTransport
+from authz_middleware.remote.messages.answer import parse_answer
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.remote.transport import AsyncTransport, RawAnswer, Transport
+from authz_middleware.remote.transport.http_transport import HttpTransport
+from authz_middleware.remote.transport.protocol import AsyncTransport, RawAnswer, Transport
 from authz_middleware.settings.model import RemoteSettings
 
 EVALUATION_PATH: Final = "/access/v1/evaluation"
@@ -58,7 +58,7 @@ class DecisionPoint:
         """Get ready for `ask_async`. Raises SettingsError when aiohttp is not installed; call it at start-up."""
         if self._async_transport is None:
             try:
-                from authz_middleware.remote.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - an extra
+                from authz_middleware.remote.transport.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - an extra
             except ImportError:
                 what = "needs aiohttp in an asynchronous application: install authz-middleware[async]"
                 raise SettingsError([Problem("remote", what)]) from None

@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 
 from authz_middleware.question import Question
-from authz_middleware.remote.messages import evaluation_request
+from authz_middleware.remote.messages.evaluation import evaluation_request
 
 # When it is asked, and when the application read the attributes: they differ in every request. How long an
 # answer may be shared in spite of that is what the time-to-live and `max_stale` bound.

@@ -22,7 +22,7 @@ from authz_middleware.decision import Decision
 from authz_middleware.policy.snapshot import Snapshot
 from authz_middleware.policy.store import SnapshotStore
 from authz_middleware.question import Question
-from authz_middleware.remote.messages import MessageError, question_of
+from authz_middleware.remote.messages.evaluation import MessageError, question_of
 from authz_middleware.server.evaluations import Result, error_body, evaluate_all
 from authz_middleware.strict_json import StrictJSONError, parse_object
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from authz_middleware.remote.messages import MessageError
+from authz_middleware.remote.messages.evaluation import MessageError
 
 ENTITIES: Final = ("subject", "action", "resource", "context")
 EXECUTE_ALL: Final = "execute_all"

@@ -12,7 +12,7 @@ import pytest
 
 from authz_middleware.policy.document import parse_policy
 from authz_middleware.policy.store import SnapshotStore, build_snapshot
-from authz_middleware.remote.messages import evaluation_request, question_of
+from authz_middleware.remote.messages.evaluation import evaluation_request, question_of
 from authz_middleware.resource import Resource
 from authz_middleware.server.app import create_app
 from tests.support.alice import asks

@@ -17,8 +17,8 @@ from authz_middleware.decision import Reason
 from authz_middleware.identity.authenticator import Authenticator
 from authz_middleware.identity.principal import Actor, Principal
 from authz_middleware.loaders import described
+from authz_middleware.remote.messages.values import MessageError
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.remote.values import MessageError
 from authz_middleware.resource import Resource
 from authz_middleware.settings.issuers import IssuerSettings
 from tests.flask.office import Office, clerk

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 from blockbuster import blockbuster_ctx
 
-import authz_middleware.remote.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
+import authz_middleware.remote.transport.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
 from authz_middleware.decision import Reason
 from authz_middleware.errors import SettingsError
 from authz_middleware.flow import Effect, Flow, Work, arun, run
@@ -624,7 +624,7 @@ def test_whatever_a_transport_raises_is_no_answer(colour: str, monkeypatch: pyte
 
 
 def test_without_aiohttp_an_event_loop_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "authz_middleware.remote.aiohttp_transport", None)
+    monkeypatch.setitem(sys.modules, "authz_middleware.remote.transport.aiohttp_transport", None)
     asked = introspector("http://127.0.0.1:1")
     with pytest.raises(SettingsError, match=r"issuers\[0\]\.introspection: needs aiohttp .*authz-middleware\[async\]"):
         asked.prepare_async()

@@ -21,8 +21,8 @@ from authz_middleware.record.identifiers import decision_id, new_writer, trace_i
 from authz_middleware.record.recorder import Recorder
 from authz_middleware.record.schema import json_schema
 from authz_middleware.record.times import Times
-from authz_middleware.remote.messages import evaluation_request
-from authz_middleware.remote.values import time_text
+from authz_middleware.remote.messages.evaluation import evaluation_request
+from authz_middleware.remote.messages.values import time_text
 from authz_middleware.resource import Resource
 from authz_middleware.settings.model import AppSettings, DecisionLogSettings
 from tests.support.questions import clear_ids

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz_middleware.remote.answer import parse_answer
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
+from authz_middleware.remote.messages.answer import parse_answer
 from authz_middleware.strict_json import MAX_BODY, MAX_DEPTH, StrictJSONError, parse_object
 from tests.support.pdp import DENY, JSON, PERMIT, raw
 from tests.support.questions import json_objects, json_values

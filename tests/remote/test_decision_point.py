@@ -18,7 +18,7 @@ from authz_middleware.errors import SettingsError
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.remote.transport import RawAnswer
+from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.settings.model import RemoteSettings
 from authz_middleware.settings.secret import Secret
 from tests.support.pdp import DENY, ScriptedPoint, ScriptedServer, answer, raw, take

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_middleware.question import Question
-from authz_middleware.remote.messages import MessageError, evaluation_request, question_of
+from authz_middleware.remote.messages.evaluation import MessageError, evaluation_request, question_of
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.resource import Resource
 from authz_middleware.strict_json import parse_object

@@ -9,7 +9,7 @@ import pytest
 
 from authz_middleware.identity.principal import Actor
 from authz_middleware.permission import Permission
-from authz_middleware.remote.messages import evaluation_request
+from authz_middleware.remote.messages.evaluation import evaluation_request
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.resource import Resource
 from tests.support.questions import NOW, question

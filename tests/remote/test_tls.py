@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import authz_middleware.remote.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
-from authz_middleware.remote.aiohttp_transport import AiohttpTransport
+import authz_middleware.remote.transport.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
-from authz_middleware.remote.http_transport import HttpTransport
 from authz_middleware.remote.query import RemoteQuery
+from authz_middleware.remote.transport.aiohttp_transport import AiohttpTransport
+from authz_middleware.remote.transport.http_transport import HttpTransport
 from authz_middleware.settings.model import RemoteSettings
 from tests.support.pdp import ScriptedServer, certificate, drip, hang_up, response
 

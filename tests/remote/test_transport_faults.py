@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import authz_middleware.remote.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
+import authz_middleware.remote.transport.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery

@@ -17,10 +17,10 @@ from authz_middleware.permission import Permission
 from authz_middleware.policy.document import parse_policy
 from authz_middleware.policy.store import SnapshotStore, build_snapshot
 from authz_middleware.question import Question
-from authz_middleware.remote.answer import parse_answer
 from authz_middleware.remote.failure import RemoteAnswer
-from authz_middleware.remote.messages import evaluation_request
-from authz_middleware.remote.transport import RawAnswer
+from authz_middleware.remote.messages.answer import parse_answer
+from authz_middleware.remote.messages.evaluation import evaluation_request
+from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.server.app import EVALUATION, EVALUATIONS, create_app
 from tests.support.questions import NOW, question, questions
 

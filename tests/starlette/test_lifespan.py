@@ -161,7 +161,7 @@ async def test_a_failure_of_another_kind_stops_the_start_too_and_its_text_stays_
 async def test_a_decision_point_that_cannot_be_asked_from_a_loop_stops_the_start(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "authz_middleware.remote.aiohttp_transport", None)
+    monkeypatch.setitem(sys.modules, "authz_middleware.remote.transport.aiohttp_transport", None)
     with pytest.raises(RuntimeError, match="needs aiohttp in an asynchronous application"):
         async with Lifespan(guard.on(Starlette())):
             raise AssertionError

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz_middleware.remote.failure import RemoteFailure
-from authz_middleware.remote.transport import RawAnswer
+from authz_middleware.remote.transport.protocol import RawAnswer
 
 PERMIT = b'{"decision":true}'
 DENY = b'{"decision":false}'

@@ -14,7 +14,7 @@ from authz_middleware.identity.keys.download import media_type
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 from authz_middleware.identity.tokens import IssuerRules, RawClaims, check_claims, check_issuer, check_use
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
-from authz_middleware.remote.transport import RawAnswer
+from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.strict_json import StrictJSONError, parse_object
 
 _KINDS: Final = {3: FailureKind.REDIRECT, 4: FailureKind.STATUS_4XX, 5: FailureKind.STATUS_5XX}

@@ -31,8 +31,8 @@ from authz_middleware.identity.tokens import IssuerRules, check_issuer
 from authz_middleware.remote.breaker import Breaker
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.flights import AsyncFlights, Flights, Reply
-from authz_middleware.remote.http_transport import HttpTransport
-from authz_middleware.remote.transport import AsyncTransport, RawAnswer
+from authz_middleware.remote.transport.http_transport import HttpTransport
+from authz_middleware.remote.transport.protocol import AsyncTransport, RawAnswer
 from authz_middleware.settings.key_sources import IntrospectionSettings
 from authz_middleware.settings.model import BreakerSettings
 
@@ -91,7 +91,7 @@ class Introspector:
         """Get ready to be used on an event loop. Raises SettingsError when aiohttp is not installed."""
         if self._async_transport is None:
             try:
-                from authz_middleware.remote.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - an extra
+                from authz_middleware.remote.transport.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - an extra
             except ImportError:
                 what = "needs aiohttp in an asynchronous application: install authz-middleware[async]"
                 raise SettingsError([Problem(f"{self._where}.introspection", what)]) from None

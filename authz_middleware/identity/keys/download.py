@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from authz_middleware.address import Address, Place, parse_address
-from authz_middleware.remote.wire import Wire, connect
+from authz_middleware.remote.transport.wire import Wire, connect
 
 MAX_DOCUMENT: Final = 512 * 1024
 KEY_SET_TYPES: Final = ("application/jwk-set+json", "application/json", "")

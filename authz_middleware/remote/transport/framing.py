@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
-from authz_middleware.remote.transport import RawAnswer
+from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.strict_json import MAX_BODY
 
 _DIGITS: Final = re.compile(r"\d{1,18}", re.ASCII)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from authz_middleware.remote.resolving import resolve
+from authz_middleware.remote.transport.resolving import resolve
 
 _READ_AHEAD: Final = 16 * 1024
 

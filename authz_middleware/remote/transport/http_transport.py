@@ -16,9 +16,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from authz_middleware.forking import renew_in_children
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
-from authz_middleware.remote.framing import framing_failure
-from authz_middleware.remote.transport import RawAnswer
-from authz_middleware.remote.wire import Wire, connect
+from authz_middleware.remote.transport.framing import framing_failure
+from authz_middleware.remote.transport.protocol import RawAnswer
+from authz_middleware.remote.transport.wire import Wire, connect
 from authz_middleware.strict_json import MAX_BODY
 
 BUSY: Final = RemoteFailure(FailureKind.BUSY, "connections", is_news=False)

@@ -16,10 +16,10 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
-from authz_middleware.remote.framing import framing_failure
-from authz_middleware.remote.http_transport import BUSY, WAIT_SHARE
-from authz_middleware.remote.transport import RawAnswer
-from authz_middleware.remote.wire import is_readable
+from authz_middleware.remote.transport.framing import framing_failure
+from authz_middleware.remote.transport.http_transport import BUSY, WAIT_SHARE
+from authz_middleware.remote.transport.protocol import RawAnswer
+from authz_middleware.remote.transport.wire import is_readable
 from authz_middleware.strict_json import MAX_BODY
 
 if TYPE_CHECKING:

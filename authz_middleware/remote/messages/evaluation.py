@@ -14,8 +14,15 @@ from authz_middleware.facts import RequestFacts
 from authz_middleware.identity.principal import KINDS, Actor, Principal
 from authz_middleware.permission import ACTION_NAME, Permission
 from authz_middleware.question import Question
-from authz_middleware.remote.members import Members
-from authz_middleware.remote.values import MessageError, plain_number, plain_object, plain_text, time_of, time_text
+from authz_middleware.remote.messages.members import Members
+from authz_middleware.remote.messages.values import (
+    MessageError,
+    plain_number,
+    plain_object,
+    plain_text,
+    time_of,
+    time_text,
+)
 from authz_middleware.resource import Resource, is_clear_id
 
 __all__ = ["UNKNOWN", "MessageError", "evaluation_request", "question_of"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
-from authz_middleware.remote.transport import RawAnswer
+from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.strict_json import StrictJSONError, parse_object
 
 _MEDIA_TYPE: Final = "application/json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from authz_middleware.remote.values import MessageError, plain_number, plain_object, plain_text
+from authz_middleware.remote.messages.values import MessageError, plain_number, plain_object, plain_text
 from authz_middleware.resource import is_clear_id
 
 C = TypeVar("C", bound=str)

@@ -1,0 +1,1 @@
+"""What the decision point is shown to know who asks."""

@@ -1,0 +1,1 @@
+"""What carries a question to the decision point: HTTP in both colours, by a deadline."""
