@@ -14,7 +14,7 @@ from enum import StrEnum
 from threading import Lock
 
 from authz_middleware.forking import renew_in_children
-from authz_middleware.settings.model import BreakerSettings
+from authz_middleware.settings.remote.decision_point import BreakerSettings
 
 
 class BreakerState(StrEnum):

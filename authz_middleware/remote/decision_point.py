@@ -22,7 +22,7 @@ from authz_middleware.remote.messages.answer import parse_answer
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.remote.transport.http_transport import HttpTransport
 from authz_middleware.remote.transport.protocol import AsyncTransport, RawAnswer, Transport
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 
 EVALUATION_PATH: Final = "/access/v1/evaluation"
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")

@@ -14,7 +14,7 @@ from authz_middleware.decision import Decision, Fallback, FallbackMode, Reason, 
 from authz_middleware.question import Question
 from authz_middleware.remote.cache import DecisionCache, Key
 from authz_middleware.remote.failure import RemoteFailure
-from authz_middleware.settings.model import FallbackChoice
+from authz_middleware.settings.fallback import FallbackChoice
 
 if TYPE_CHECKING:
     from authz_middleware.policy.snapshot import Snapshot

@@ -13,20 +13,18 @@ from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.permission import Annotation
 from authz_middleware.settings.certificates import CertificateSettings
 from authz_middleware.settings.dpop import DPoPSettings
+from authz_middleware.settings.fallback import FallbackChoice, FallbackSettings
 from authz_middleware.settings.issuers import IssuerSettings
 from authz_middleware.settings.model import (
     AppSettings,
-    BreakerSettings,
     DecisionLogSettings,
-    FallbackChoice,
-    FallbackSettings,
     PolicySettings,
-    RemoteSettings,
     covers,
 )
 from authz_middleware.settings.protected_resource import ProtectedResourceSettings
 from authz_middleware.settings.proxies import ProxySettings
 from authz_middleware.settings.reading import read_tables
+from authz_middleware.settings.remote.decision_point import BreakerSettings, RemoteSettings
 from authz_middleware.settings.revocations import RevocationSettings
 from authz_middleware.settings.secret import Secret
 from authz_middleware.settings.trust_domains import TrustDomainSettings

@@ -18,7 +18,8 @@ from authz_middleware.policy.snapshot import Snapshot
 from authz_middleware.remote.breaker import BreakerState
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.settings import FallbackChoice, FallbackSettings, RemoteSettings, Settings
-from authz_middleware.settings.model import AppSettings, BreakerSettings, DecisionLogSettings, PolicySettings
+from authz_middleware.settings.model import AppSettings, DecisionLogSettings, PolicySettings
+from authz_middleware.settings.remote.decision_point import BreakerSettings
 from tests.support.alice import NOW, asks
 
 POLICY = """

@@ -22,7 +22,8 @@ from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Permission, Requirement, annotations_of
 from authz_middleware.policy.compiler import compile_policy
 from authz_middleware.policy.model import Always, Equals, Match, Policy, Rule
-from authz_middleware.settings.model import AppSettings, DecisionLogSettings, PolicySettings, RemoteSettings
+from authz_middleware.settings.model import AppSettings, DecisionLogSettings, PolicySettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 from authz_middleware.step_up import (
     MAX_AGE,
     StepUp,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from authz_middleware.remote.breaker import Breaker, BreakerState
-from authz_middleware.settings.model import BreakerSettings
+from authz_middleware.settings.remote.decision_point import BreakerSettings
 
 pytestmark = pytest.mark.capability("C34")
 

@@ -19,7 +19,7 @@ from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.remote.transport.protocol import RawAnswer
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 from authz_middleware.settings.secret import Secret
 from tests.support.pdp import DENY, ScriptedPoint, ScriptedServer, answer, raw, take
 
@@ -344,7 +344,7 @@ sys.modules["aiohttp"] = None
 from authz_middleware.errors import SettingsError
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 point = DecisionPoint(RemoteSettings(url="http://127.0.0.1:1"))
 print(asyncio.run(point.ask_async(RemoteQuery(("k",), b"{}", "r"))).kind)
 try:
@@ -361,7 +361,7 @@ FORKING = """
 import asyncio, os, sys
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 
 point = DecisionPoint(RemoteSettings(url=sys.argv[1], deadline=5.0))
 query = RemoteQuery(("k",), b"{}", "r")
@@ -405,7 +405,7 @@ from authz_middleware.remote.breaker import Breaker
 from authz_middleware.remote.cache import DecisionCache
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import RemoteAnswer
-from authz_middleware.settings.model import BreakerSettings, RemoteSettings
+from authz_middleware.settings.remote.decision_point import BreakerSettings, RemoteSettings
 
 cache, breaker, point = DecisionCache(4), Breaker(BreakerSettings()), DecisionPoint(RemoteSettings(url="http://127.0.0.1:1"))
 locks = [cache._lock, breaker._lock, point._flights._lock, point._transport._lock]

@@ -18,7 +18,7 @@ from authz_middleware.remote.cache import DecisionCache
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.fallback import fall_back
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.settings.model import FallbackChoice
+from authz_middleware.settings.fallback import FallbackChoice
 from tests.support.questions import NOW, question
 
 POLICY = """

@@ -14,7 +14,7 @@ from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFai
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.remote.transport.aiohttp_transport import AiohttpTransport
 from authz_middleware.remote.transport.http_transport import HttpTransport
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 from tests.support.pdp import ScriptedServer, certificate, drip, hang_up, response
 
 QUERY = RemoteQuery(("key",), b"{}", "r")

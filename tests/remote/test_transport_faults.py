@@ -15,7 +15,7 @@ import authz_middleware.remote.transport.aiohttp_transport  # noqa: F401 - so th
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 from tests.support.pdp import (
     PERMIT,
     Behaviour,

@@ -19,7 +19,7 @@ from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.server.process import ServeError, base_url_of, is_loopback, serve
-from authz_middleware.settings.model import RemoteSettings
+from authz_middleware.settings.remote.decision_point import RemoteSettings
 from tests.support.pdp import refused_port
 from tests.support.questions import question
 

@@ -34,7 +34,7 @@ from authz_middleware.remote.flights import AsyncFlights, Flights, Reply
 from authz_middleware.remote.transport.http_transport import HttpTransport
 from authz_middleware.remote.transport.protocol import AsyncTransport, RawAnswer
 from authz_middleware.settings.key_sources import IntrospectionSettings
-from authz_middleware.settings.model import BreakerSettings
+from authz_middleware.settings.remote.decision_point import BreakerSettings
 
 BREAKER: Final = BreakerSettings()
 """When a server that does not answer is left alone, and for how long."""

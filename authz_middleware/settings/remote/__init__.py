@@ -1,0 +1,1 @@
+"""The table `[remote]`: the decision point, and everything about how it is asked."""

@@ -1,0 +1,91 @@
+"""The table `[remote]` itself: which decision point, how long it may take, how often it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from authz_middleware.settings.action_patterns import check_action_pattern
+from authz_middleware.settings.model import covers
+from authz_middleware.settings.remote.credential import read_credential
+from authz_middleware.settings.secret import Secret
+from authz_middleware.settings.section import Section
+from authz_middleware.settings.urls import check_url
+
+Dialect = Literal["authzen", "cerbos"]
+
+
+class BreakerSettings(msgspec.Struct, frozen=True):
+    """After `failures` failures in a row the decision point is left alone for `pause` seconds."""
+
+    failures: int = 5
+    pause: float = 5.0
+
+
+class RemoteSettings(msgspec.Struct, frozen=True):
+    """The decision point. `deadline` is the whole time, in seconds, that one question may take."""
+
+    url: str
+    dialect: Dialect = "authzen"
+    """Where this decision point looks for attributes."""
+    deadline: float = 0.2
+    deadlines: Mapping[str, float] = {}
+    """Deadlines of their own, by action pattern."""
+    credential: Secret | None = None
+    ca_file: Path | None = None
+    max_connections: int = 64
+    permit_ttl: float = 0.0
+    deny_ttl: float = 0.0
+    cache_size: int = 10_000
+    show_reason: bool = False
+    """Whether a refused client is told the decision point's `reason_user`."""
+    breaker: BreakerSettings = BreakerSettings()
+
+    def deadline_for(self, action: str) -> float:
+        """The deadline of the longest pattern that covers this action, else the common one."""
+        fitting = [pattern for pattern in self.deadlines if covers(pattern, action)]
+        return self.deadlines[max(fitting, key=len)] if fitting else self.deadline
+
+
+def read_remote(root: Section) -> RemoteSettings | None:
+    """The table, or None where there is none: then no action can be sensitive."""
+    section = root.optional_table("remote")
+    if section is None:
+        return None
+    url = section.text("url")
+    if isinstance(url, str):
+        check_url(section, "url", url)
+    settings = RemoteSettings(
+        url=url,
+        dialect=section.choice("dialect", get_args(Dialect), "authzen"),
+        deadline=section.duration("deadline", "200ms", least="1ms", most="30s"),
+        deadlines=_deadlines(section.table("deadlines")),
+        credential=read_credential(section),
+        ca_file=section.file("ca_file", None),
+        max_connections=section.whole("max_connections", 64, least=1, most=4096),
+        permit_ttl=section.duration("permit_ttl", "0s", most="5m"),
+        deny_ttl=section.duration("deny_ttl", "0s", most="5m"),
+        cache_size=section.whole("cache_size", 10_000, least=1, most=1_000_000),
+        show_reason=section.flag("show_reason", False),
+        breaker=_breaker(section.table("breaker")),
+    )
+    section.done()
+    return settings
+
+
+def _deadlines(section: Section) -> dict[str, float]:
+    for pattern in section.keys():  # noqa: SIM118 - a Section is not a mapping
+        check_action_pattern(section, pattern, pattern)
+    return {pattern: section.duration(pattern, least="1ms", most="30s") for pattern in section.keys()}  # noqa: SIM118 - likewise
+
+
+def _breaker(section: Section) -> BreakerSettings:
+    settings = BreakerSettings(
+        failures=section.whole("failures", 5, least=1, most=1000),
+        pause=section.duration("pause", "5s", least="10ms", most="10m"),
+    )
+    section.done()
+    return settings
