@@ -92,7 +92,7 @@ $(CORE)/.ready: $(PINS)
 
 $(CORE)/.installed: $(CORE)/.ready dist/.built
 	$(CORE)/bin/python -m pip uninstall --quiet --yes authz-middleware
-	$(CORE)/bin/python $(PIP_INSTALL) "authz-middleware[async] @ file://$(CURDIR)/$$(ls dist/*.whl)"
+	$(CORE)/bin/python $(PIP_INSTALL) "authz-middleware @ file://$(CURDIR)/$$(ls dist/*.whl)"
 	@touch $@
 
 $(DJANGO6)/.ready: $(PINS)

@@ -1,17 +1,16 @@
 """Imports every module of the core where no extra can be imported, from an installed package.
 
-What is in an extra stays out: the decision point (`server`), the command line (`cli`), the aiohttp transport, Redis.
+What is in an extra stays out: the decision point (`server`), the command line (`cli`), Redis.
 """
 
 import importlib
 import pkgutil
 import sys
 
-EXTRAS = ("aiohttp", "django", "fastapi", "flask", "redis", "rich", "starlette", "typer", "uvicorn", "werkzeug")
+EXTRAS = ("django", "fastapi", "flask", "redis", "rich", "starlette", "typer", "uvicorn", "werkzeug")
 NEED_AN_EXTRA = (
     "authz_middleware.server",
     "authz_middleware.cli.",
-    "authz_middleware.remote.transport.aiohttp_transport",
     "authz_middleware.revocation.redis_follower",
     "authz_middleware.revocation.redis_records",
 )

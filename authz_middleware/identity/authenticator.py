@@ -123,10 +123,6 @@ class Authenticator:
         self._dpop.start()
         self._issuers.start()
 
-    def prepare_async(self) -> None:
-        """Get ready to be used on an event loop. Raises SettingsError when something is not installed."""
-        self._issuers.prepare_async()
-
     def close(self) -> None:
         """Stop refreshing keys, and let go of files and connections."""
         self._issuers.close()

@@ -110,11 +110,6 @@ class Issuers:
             issuer.keys.load()
         self.trust_domains.start()
 
-    def prepare_async(self) -> None:
-        """Get ready to be used on an event loop. Raises SettingsError when something is not installed."""
-        if self._answering is not None:
-            self._answering.introspector.prepare_async()
-
     def close(self) -> None:
         """Stop refreshing keys, and close connections of blocking code."""
         for issuer in self._signing.values():

@@ -23,7 +23,7 @@ class Actor(msgspec.Struct, frozen=True, gc=False):
     issuer: str | None = None
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, dict=True):  # a dict for what is derived from it
     """The verified caller.
 
     `subject` is unique within `issuer`, nowhere else. `actors` is the delegation chain, the party that makes

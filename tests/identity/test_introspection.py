@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ import msgspec
 import pytest
 from blockbuster import blockbuster_ctx
 
-import authz_middleware.remote.transport.aiohttp_transport  # noqa: F401 - so that no test waits for the import of aiohttp
 from authz_middleware.decision import Reason
 from authz_middleware.errors import SettingsError
 from authz_middleware.flow import Effect, Flow, Work, arun, run
@@ -227,7 +225,6 @@ def test_the_event_loop_does_not_wait_for_a_file(server: AuthorizationServer, tm
     asked = of(server, client_id=None, client_secret=None, token=Secret(file=tmp_path / "token"))
 
     async def ask() -> Outcome:
-        asked.prepare_async()
         with blockbuster_ctx(["authz_middleware"]):
             told = await _aturn(asked, TOKEN)
         await asked.aclose()
@@ -613,7 +610,6 @@ def test_whatever_else_answers_the_job_is_no_answer(reply: object) -> None:
 @pytest.mark.promise("P3")
 def test_whatever_a_transport_raises_is_no_answer(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = introspector("http://127.0.0.1:1")
-    asked.prepare_async()
 
     def fail(*_: object) -> Any:
         raise RuntimeError("secret text")
@@ -621,14 +617,6 @@ def test_whatever_a_transport_raises_is_no_answer(colour: str, monkeypatch: pyte
     monkeypatch.setattr(asked._transport, "post", fail)
     monkeypatch.setattr(asked._async_transport, "post", fail)
     assert outcome(colour, asked) == "introspection.failed"
-
-
-def test_without_aiohttp_an_event_loop_cannot_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "authz_middleware.remote.transport.aiohttp_transport", None)
-    asked = introspector("http://127.0.0.1:1")
-    with pytest.raises(SettingsError, match=r"issuers\[0\]\.introspection: needs aiohttp .*authz-middleware\[async\]"):
-        asked.prepare_async()
-    assert outcome("async", asked) == "introspection.failed"
 
 
 # how often

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -156,15 +155,6 @@ async def test_a_failure_of_another_kind_stops_the_start_too_and_its_text_stays_
         async with Lifespan(AuthzMiddleware(Starlette(), settings=guard.settings)):
             raise AssertionError
     assert "secret" not in str(failure.value)
-
-
-async def test_a_decision_point_that_cannot_be_asked_from_a_loop_stops_the_start(
-    guard: Guard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "authz_middleware.remote.transport.aiohttp_transport", None)
-    with pytest.raises(RuntimeError, match="needs aiohttp in an asynchronous application"):
-        async with Lifespan(guard.on(Starlette())):
-            raise AssertionError
 
 
 def refreshed(guard: Guard) -> dict[str, Any]:

@@ -173,6 +173,28 @@ def reset(exchange: Exchange) -> bool:
     return False
 
 
+def then_reset(data: bytes) -> Behaviour:
+    """Send some bytes, and end the connection without a goodbye."""
+
+    def behave(exchange: Exchange) -> bool:
+        exchange.send(data)
+        exchange.stopping.wait(0.05)  # so that they are not overtaken
+        return reset(exchange)
+
+    return behave
+
+
+def then_half_close(data: bytes) -> Behaviour:
+    """Send some bytes and say that there are no more, but keep the other direction open."""
+
+    def behave(exchange: Exchange) -> bool:
+        exchange.send(data)
+        exchange.connection.shutdown(socket.SHUT_WR)
+        return hang(exchange)
+
+    return behave
+
+
 def take(seconds: float, then: Behaviour) -> Behaviour:
     def behave(exchange: Exchange) -> bool:
         exchange.stopping.wait(seconds)
@@ -181,11 +203,43 @@ def take(seconds: float, then: Behaviour) -> Behaviour:
     return behave
 
 
-class ScriptedServer:
-    """A real server on loopback. `behaviours` are used one a request, in the order of arrival; the last is repeated."""
+Greeting = Callable[[socket.socket, threading.Event], bool]
+"""What happens to a connection before anything is read from it, TLS included; False to end it there."""
 
-    def __init__(self, *behaviours: Behaviour, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
+
+def reset_at_once(connection: socket.socket, _: threading.Event) -> bool:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return False
+
+
+def stall(_: socket.socket, stopping: threading.Event) -> bool:
+    return stopping.wait(30) and False
+
+
+def say_first(data: bytes) -> Greeting:
+    """Send bytes nobody has asked for, and end."""
+
+    def greet(connection: socket.socket, _: threading.Event) -> bool:
+        connection.recv(1)  # as the other side has begun to speak, it is told of these and not of a reset
+        connection.sendall(data)
+        return False
+
+    return greet
+
+
+class ScriptedServer:
+    """A real server on loopback, or at a Unix socket. `behaviours` are used one a request, in the order of arrival;
+    the last is repeated. `tls` may be replaced while it runs."""
+
+    def __init__(
+        self,
+        *behaviours: Behaviour,
+        tls: ssl.SSLContext | None = None,
+        unix: Path | None = None,
+        greet: Greeting | None = None,
+    ) -> None:
+        self.tls = tls
+        self._greet = greet
         self._behaviours = list(behaviours) or [answer()]
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -193,9 +247,16 @@ class ScriptedServer:
         self._open: list[socket.socket] = []
         self.requests: list[Exchange] = []
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        scheme = "https" if tls else "http"
+        if unix is None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.port: int = self._listener.getsockname()[1]
+            self.url = f"{scheme}://127.0.0.1:{self.port}"
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(unix))
+            self._listener.listen()
+            self.url = f"{scheme}://pdp.test"
 
     def __enter__(self) -> Self:
         self._listener.settimeout(0.05)
@@ -226,14 +287,19 @@ class ScriptedServer:
                 self._start(self._serve, connection)
 
     def _secured(self, connection: socket.socket) -> socket.socket:
-        if self._tls is None:
+        if self.tls is None:
             return connection
-        secured = self._tls.wrap_socket(connection, server_side=True)
+        secured = self.tls.wrap_socket(connection, server_side=True)
         self._open.append(secured)
         return secured
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection, self._secured(connection) as secured:
+        with contextlib.suppress(OSError), connection:
+            if self._greet is None or self._greet(connection, self._stopping):
+                self._converse(connection)
+
+    def _converse(self, connection: socket.socket) -> None:
+        with self._secured(connection) as secured:
             number = 0
             while request := _read_request(secured):
                 number += 1
@@ -259,8 +325,15 @@ def _read_request(connection: socket.socket) -> tuple[bytes, bytes] | None:
     return head, body
 
 
+def _name_of(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
 def certificate(folder: Path, address: str = "127.0.0.1", days: int = 1) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for an address that vouches for itself, and the server's context that shows it."""
+    """A certificate for an address, or a name, that vouches for itself, and the server's context that shows it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "throw-away")])
     now = datetime.now(UTC)
@@ -268,7 +341,7 @@ def certificate(folder: Path, address: str = "127.0.0.1", days: int = 1) -> tupl
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=9))
         .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_name_of(address)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -280,6 +353,24 @@ def certificate(folder: Path, address: str = "127.0.0.1", days: int = 1) -> tupl
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate_file, key_file)
     return certificate_file, context
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A loopback port that answers no attempt to connect: its queue is full, and nobody takes from it."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(64):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect(listener.getsockname())
+            except TimeoutError:
+                yield listener.getsockname()[1]
+                return
+        raise AssertionError("the queue of connections does not fill on this system")
 
 
 def refused_port() -> int:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import base64
-import re
 import time
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote_plus
 
+from authz_middleware.remote.credentials.bearer import bearer_header
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
 from authz_middleware.settings.key_sources import IntrospectionSettings
 from authz_middleware.settings.secret import Secret, SecretUnavailableError
 
 REREAD_S: Final = 1.0
 """For how long a secret is used before it is read again: one that was replaced counts within this time."""
-
-# RFC 6750 section 2.1: anything else, a line break above all, does not belong into a header.
-_B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 
 
 class ClientCredential:
@@ -49,11 +46,8 @@ class ClientCredential:
             secret = self._secret.reveal()
         except SecretUnavailableError:
             return RemoteFailure(FailureKind.CONFIG, "credential.unavailable")
-        if self._client_id is not None:
-            header = f"Basic {_basic(self._client_id, secret)}"
-        elif _B64TOKEN.fullmatch(secret):
-            header = f"Bearer {secret}"
-        else:
+        header = bearer_header(secret) if self._client_id is None else f"Basic {_basic(self._client_id, secret)}"
+        if header is None:
             return RemoteFailure(FailureKind.CONFIG, "credential.malformed")
         self._known = (now, header)
         return header

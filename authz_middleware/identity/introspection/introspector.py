@@ -18,23 +18,24 @@ from urllib.parse import urlencode
 
 from authz_middleware import __version__
 from authz_middleware.alarm import Alarm
-from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.flow import Flow, Work
 from authz_middleware.forking import renew_in_children
 from authz_middleware.identity.compact import MAX_TOKEN, RawClaims, parse_token
 from authz_middleware.identity.introspection.answer import claims_of, parse_introspection
 from authz_middleware.identity.introspection.cache import IntrospectionCache
 from authz_middleware.identity.introspection.client_credential import ClientCredential
-from authz_middleware.identity.keys.download import DownloadError, tls_context
 from authz_middleware.identity.problem import CredentialDetail, TokenRefusedError
 from authz_middleware.identity.tokens import IssuerRules, check_issuer
 from authz_middleware.remote.breaker import Breaker
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.flights import AsyncFlights, Flights, Reply
+from authz_middleware.remote.transport.asyncio_transport import AsyncioTransport
+from authz_middleware.remote.transport.client_tls import ClientTLS
 from authz_middleware.remote.transport.http_transport import HttpTransport
-from authz_middleware.remote.transport.protocol import AsyncTransport, RawAnswer
+from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.settings.key_sources import IntrospectionSettings
 from authz_middleware.settings.remote.decision_point import BreakerSettings
+from authz_middleware.settings.remote.tls import TlsSettings
 
 BREAKER: Final = BreakerSettings()
 """When a server that does not answer is left alone, and for how long."""
@@ -67,16 +68,13 @@ class Introspector:
     ) -> None:
         self._rules = rules
         self._settings = settings
-        self._where = where
         self._monotonic = monotonic
         self._credential = ClientCredential(settings, monotonic=monotonic)
-        try:
-            self._tls = tls_context(settings.ca_file) if settings.url.lower().startswith("https:") else None
-        except DownloadError as error:
-            raise SettingsError([Problem(f"{where}.introspection.ca_file", str(error))]) from None
+        is_secure = settings.url.lower().startswith("https:")
+        self._tls = ClientTLS(TlsSettings(settings.ca_file), where=f"{where}.introspection") if is_secure else None
         self._transport = HttpTransport(max_connections=settings.max_connections, tls=self._tls)
-        self._async_transport: AsyncTransport | None = None
-        self._breaker = Breaker(BREAKER)
+        self._async_transport = AsyncioTransport(max_connections=settings.max_connections, tls=self._tls)
+        self._breaker = Breaker(BREAKER, name=f"introspection at the issuer {rules.settings.issuer}")
         self._failed = Alarm("introspection at the issuer %s failed: %s")
         self._cache = IntrospectionCache(settings.cache_ttl)
         self.renew_after_fork()
@@ -87,24 +85,13 @@ class Introspector:
         self._flights = Flights(self._monotonic)
         self._async_flights = AsyncFlights(self._monotonic)
 
-    def prepare_async(self) -> None:
-        """Get ready to be used on an event loop. Raises SettingsError when aiohttp is not installed."""
-        if self._async_transport is None:
-            try:
-                from authz_middleware.remote.transport.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - an extra
-            except ImportError:
-                what = "needs aiohttp in an asynchronous application: install authz-middleware[async]"
-                raise SettingsError([Problem(f"{self._where}.introspection", what)]) from None
-            self._async_transport = AiohttpTransport(max_connections=self._settings.max_connections, tls=self._tls)
-
     def close(self) -> None:
         """Close the connections of blocking code."""
         self._transport.close()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        if self._async_transport is not None:
-            await self._async_transport.aclose()
+        await self._async_transport.aclose()
 
     def introspect(self, token: str, now: float) -> Flow[RawClaims]:
         """What the issuer says that this token is, checked like the claims of a signed one at `now` (seconds since the
@@ -131,11 +118,8 @@ class Introspector:
     async def ask_async(self, token: str, digest: bytes) -> Reply:
         """`ask` for an event loop."""
         try:
-            self.prepare_async()
             end = self._monotonic() + self._settings.deadline
             return await self._async_flights.join((digest,), end, functools.partial(self._apost, token, end))
-        except SettingsError:
-            return RemoteFailure(FailureKind.CONFIG, "async.not_installed")
         except TimeoutError:
             return TOO_LATE
         except Exception:  # noqa: BLE001 - likewise
@@ -166,7 +150,8 @@ class Introspector:
             return authorization
         if left <= 0:
             return TOO_LATE
-        if not self._breaker.admit(self._monotonic()):
+        ticket = self._breaker.admit(self._monotonic())
+        if not ticket:
             return LEFT_ALONE
         reply: Reply | None = None
         try:
@@ -174,7 +159,7 @@ class Introspector:
             reply = self._judge(raw, end)
             return reply
         finally:
-            self._report(reply)
+            self._report(reply, ticket)
 
     async def _apost(self, token: str, end: float) -> Reply:
         authorization: str | RemoteFailure | None = self._credential.remembered()
@@ -185,9 +170,10 @@ class Introspector:
         left = end - self._monotonic()
         if isinstance(authorization, RemoteFailure):
             return authorization
-        if left <= 0 or self._async_transport is None:
+        if left <= 0:
             return TOO_LATE
-        if not self._breaker.admit(self._monotonic()):
+        ticket = self._breaker.admit(self._monotonic())
+        if not ticket:
             return LEFT_ALONE
         reply: Reply | None = None
         try:
@@ -195,22 +181,22 @@ class Introspector:
             reply = self._judge(raw, end)
             return reply
         finally:
-            self._report(reply)
+            self._report(reply, ticket)
 
     def _judge(self, raw: RawAnswer | RemoteFailure, end: float) -> Reply:
         if isinstance(raw, RemoteFailure):
             return raw
         return parse_introspection(raw) if self._monotonic() <= end else TOO_LATE
 
-    def _report(self, reply: Reply | None) -> None:
+    def _report(self, reply: Reply | None, ticket: int) -> None:
         """Every question that was admitted, given up ones included, is told to the breaker."""
         now = self._monotonic()
         if reply is None or (isinstance(reply, RemoteFailure) and not reply.is_news):
-            self._breaker.abandon(now)
+            self._breaker.abandon(now, ticket)
         elif isinstance(reply, RemoteFailure) and reply.is_outage:
-            self._breaker.fail(now)
+            self._breaker.fail(now, ticket, reply.kind.value)
         else:
-            self._breaker.succeed(now)
+            self._breaker.succeed(now, ticket)
 
 
 class Introspection:

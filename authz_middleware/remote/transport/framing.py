@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
-from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.strict_json import MAX_BODY
 
 _DIGITS: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 
-def framing_failure(head: RawAnswer) -> RemoteFailure | None:
-    """What is wrong with `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.3), or None."""
-    lengths, codings = head.values("content-length"), head.values("transfer-encoding")
+FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
+"""The headers that say where a response ends, and whether another one may follow."""
+
+
+def framing_failure(told: Mapping[str, Sequence[str]]) -> RemoteFailure | None:
+    """What is wrong with `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.3), or None. `told` are the
+    values of the headers named in `FRAMING`."""
+    lengths, codings = told.get("content-length", ()), told.get("transfer-encoding", ())
     if len(lengths) > 1 or (lengths and not _DIGITS.fullmatch(lengths[0])):
         return RemoteFailure(FailureKind.MALFORMED, "header.content_length")
     if lengths and int(lengths[0]) > MAX_BODY:

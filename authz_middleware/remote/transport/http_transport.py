@@ -1,4 +1,4 @@
-"""The transport for blocking code: `http.client` over a small pool of kept-alive connections.
+"""The transport for blocking code: HTTP/1.1 over a small pool of kept-alive connections.
 
 Bounded in time (the whole exchange, resolving and connecting included), in connections, and in bytes. Safe to
 use from many threads and across `fork()`.
@@ -6,45 +6,52 @@ use from many threads and across `fork()`.
 
 from __future__ import annotations
 
-import http.client
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from threading import BoundedSemaphore, Lock
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 from authz_middleware.forking import renew_in_children
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
-from authz_middleware.remote.transport.framing import framing_failure
+from authz_middleware.remote.transport.client_tls import WRONG_SERVER, ClientTLS, tls_failure
 from authz_middleware.remote.transport.protocol import RawAnswer
-from authz_middleware.remote.transport.wire import Wire, connect
-from authz_middleware.strict_json import MAX_BODY
+from authz_middleware.remote.transport.request import Place, Target, request_of, target_of
+from authz_middleware.remote.transport.response import ResponseReader
+from authz_middleware.remote.transport.wire import Wire, connect, connect_local
 
 BUSY: Final = RemoteFailure(FailureKind.BUSY, "connections", is_news=False)
+UNSAYABLE: Final = RemoteFailure(FailureKind.UNASKABLE, "header")
 WAIT_SHARE: Final = 0.5
 """The part of the deadline that may go by waiting for a connection to be free; the rest is for the question."""
-
-_Place = tuple[str, str, int]
+IDLE_S: Final = 30.0
+"""How long a connection is kept that nobody has needed."""
 
 
 class HttpTransport:
     """Carries questions by blocking calls, over at most `max_connections` connections at a time.
 
-    `tls` is what https connections are made with; without one an https URL is refused.
+    `tls` is what https connections are made with; without one an https URL is refused. With `unix_socket` the host of
+    a URL is only spoken of, and everybody is reached there.
     """
 
-    _idle: dict[_Place, list[Wire]]
+    _idle: dict[Place, list[Wire]]
+    _finalizer: weakref.finalize[..., HttpTransport] | None = None
 
     def __init__(
         self,
         *,
         max_connections: int = 64,
-        tls: ssl.SSLContext | None = None,
+        tls: ClientTLS | None = None,
+        unix_socket: Path | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_connections = max_connections
         self._tls = tls
+        self._unix_socket = unix_socket
         self._monotonic = monotonic
         self._start_afresh()
         renew_in_children(self)
@@ -53,88 +60,97 @@ class HttpTransport:
         """Post and read the whole answer within `deadline` seconds. What goes wrong is a RemoteFailure."""
         end = self._monotonic() + deadline
         free = self._free
-        if not free.acquire(timeout=max(0.0, deadline * WAIT_SHARE)):
+        try:
+            free.get(timeout=max(0.0, deadline * WAIT_SHARE))
+        except Empty:
             return BUSY
         try:
-            return self._exchange(urlsplit(url), headers, body, end)
+            target = target_of(url)
+            request = request_of(target, headers, body)
+            return UNSAYABLE if request is None else self._exchange(target, request, end)
         finally:
-            free.release()
+            free.put(None)
 
     def close(self) -> None:
         """Close the connections that are not in use; those in use close when their answer has been read."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, {}
-        for wires in idle.values():
-            for wire in wires:
-                wire.hang_up()
+        _hang_up(wire for wires in idle.values() for wire in wires)
 
     def renew_after_fork(self) -> None:
         """Leave the parent's connections to the parent. Closing our copies does not end them."""
         idle = self._idle
         self._start_afresh()
-        for wires in idle.values():
-            for wire in wires:
-                wire.hang_up()
+        _hang_up(wire for wires in idle.values() for wire in wires)
 
     def _start_afresh(self) -> None:
         self._lock = Lock()
         self._idle = {}
-        self._free = BoundedSemaphore(self._max_connections)
+        # At the end of the process, or when it is forgotten, nobody else closes what lies idle.
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _hang_up_all, self._idle)
+        # One item for each connection that may still be in use. A semaphore is made of Python, and ten times as slow.
+        self._free = SimpleQueue[None]()
+        for _ in range(self._max_connections):
+            self._free.put(None)
         self._closed = False
 
-    def _exchange(
-        self, url: SplitResult, headers: Mapping[str, str], body: bytes, end: float
-    ) -> RawAnswer | RemoteFailure:
-        place = (url.scheme, url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+    def _exchange(self, target: Target, request: bytes, end: float) -> RawAnswer | RemoteFailure:
+        if target.is_secure and self._tls is None:
+            return RemoteFailure(FailureKind.CONFIG, "tls.missing")
+        context = self._tls.context() if target.is_secure and self._tls is not None else None
+        place = (target.is_secure, target.host, target.port, context)
         wire = self._take(place)
         if wire is not None:
-            answer = self._speak(place, wire, url, headers, body, end)
+            answer = self._speak(place, wire, request, end)
             # Closed by the other side before it read the question: it was idle for too long. Ask once more.
             if not (isinstance(answer, RemoteFailure) and answer.kind is FailureKind.CLOSED and not wire.received):
                 return answer
         opened = self._open(place, end)
-        return opened if isinstance(opened, RemoteFailure) else self._speak(place, opened, url, headers, body, end)
+        return opened if isinstance(opened, RemoteFailure) else self._speak(place, opened, request, end)
 
-    def _open(self, place: _Place, end: float) -> Wire | RemoteFailure:
-        scheme, host, port = place
-        if scheme == "https" and self._tls is None:
-            return RemoteFailure(FailureKind.CONFIG, "tls.missing")
+    def _open(self, place: Place, end: float) -> Wire | RemoteFailure:
+        is_secure, host, port, context = place
         try:
-            return connect(host, port, end, self._tls if scheme == "https" else None, self._monotonic)
+            if self._unix_socket is None:
+                wire = connect(host, port, end, context, self._monotonic)
+            else:
+                wire = connect_local(self._unix_socket, host, end, context, self._monotonic)
         except TimeoutError:
             return RemoteFailure(FailureKind.DEADLINE, "connect")
-        except ssl.SSLCertVerificationError:
-            # Whoever stands in the way with a wrong certificate must not choose the fallback.
-            return RemoteFailure(FailureKind.CONFIG, "tls.certificate")
-        except ssl.SSLError:
-            return RemoteFailure(FailureKind.CONNECT, "tls")
+        except ssl.SSLError as error:
+            return tls_failure(error) or RemoteFailure(FailureKind.CONNECT, "tls")
         except (OSError, UnicodeError):
             return RemoteFailure(FailureKind.CONNECT, "connect")
+        if is_secure and not (self._tls is not None and self._tls.accepts(wire.certificate)):
+            wire.hang_up()
+            return WRONG_SERVER
+        return wire
 
-    def _speak(
-        self, place: _Place, wire: Wire, url: SplitResult, headers: Mapping[str, str], body: bytes, end: float
-    ) -> RawAnswer | RemoteFailure:
+    def _speak(self, place: Place, wire: Wire, request: bytes, end: float) -> RawAnswer | RemoteFailure:
         wire.deadline, wire.received = end, 0
         keep = False
         try:
-            answer, keep = _ask(wire, url, headers, body)
+            reader = ResponseReader()
+            wire.send(request)
+            answer = None
+            while answer is None:
+                data = wire.receive()
+                answer = reader.feed(data) if data else reader.end()
+            keep = reader.is_reusable
             return answer
         except TimeoutError:
             return RemoteFailure(FailureKind.DEADLINE, "read")
-        except http.client.RemoteDisconnected:
-            return RemoteFailure(FailureKind.CLOSED, "closed")
-        except http.client.IncompleteRead:  # also raised for a chunk whose size cannot be read
-            return RemoteFailure(FailureKind.CLOSED if wire.has_ended else FailureKind.MALFORMED, "body")
-        except (http.client.HTTPException, ValueError):
-            return RemoteFailure(FailureKind.MALFORMED, "http")
-        except OSError:
-            return RemoteFailure(FailureKind.CLOSED, "closed")
+        except OSError as error:
+            failure = tls_failure(error) if isinstance(error, ssl.SSLError) else None
+            return failure or RemoteFailure(FailureKind.CLOSED, "closed")
         finally:
             if not (keep and self._give_back(place, wire)):
                 wire.hang_up()
 
-    def _take(self, place: _Place) -> Wire | None:
+    def _take(self, place: Place) -> Wire | None:
         """A kept-alive connection on which nothing has come in since its last answer."""
         while True:
             with self._lock:
@@ -144,43 +160,37 @@ class HttpTransport:
                 return wire
             wire.hang_up()
 
-    def _give_back(self, place: _Place, wire: Wire) -> bool:
+    def _give_back(self, place: Place, wire: Wire) -> bool:
+        now = self._monotonic()
+        wire.idle_since = now
         with self._lock:
             if self._closed:
                 return False
             self._idle.setdefault(place, []).append(wire)
-            return True
+            unneeded = self._unneeded(now)
+        _hang_up(unneeded)
+        return True
+
+    def _is_superseded(self, place: Place) -> bool:
+        context = place[3]
+        return context is not None and self._tls is not None and not self._tls.is_current(context)
+
+    def _unneeded(self, now: float) -> list[Wire]:
+        """Take out the connections that nobody has needed for long, or that nobody may use any more."""
+        unneeded = []
+        for place in list(self._idle):
+            if self._is_superseded(place):
+                unneeded += self._idle.pop(place)
+            elif (wires := self._idle[place]) and now - wires[0].idle_since > IDLE_S:
+                unneeded.append(wires.pop(0))
+        return unneeded
 
 
-def _ask(
-    wire: Wire, url: SplitResult, headers: Mapping[str, str], body: bytes
-) -> tuple[RawAnswer | RemoteFailure, bool]:
-    """One exchange, and whether the connection can carry another. Raises what `http.client` and sockets raise."""
-    connection = http.client.HTTPConnection(url.netloc)
-    connection.sock = wire  # as much of a socket as http.client uses
-    connection.putrequest("POST", url.path or "/", skip_accept_encoding=True)
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    connection.putheader("Content-Length", str(len(body)))
-    connection.endheaders(body)
-    wire.flush()
-    response = http.client.HTTPResponse(wire, method="POST")  # type: ignore[arg-type]  # likewise
-    response.begin()
-    if wire.has_ended:  # http.client takes the end of the stream for the end of the head
-        return RemoteFailure(FailureKind.CLOSED, "head.truncated"), False
-    head = RawAnswer(response.status, tuple((name.lower(), value) for name, value in response.msg.items()), b"")
-    failure = framing_failure(head)
-    if failure is not None or response.msg.defects:
-        return failure or RemoteFailure(FailureKind.MALFORMED, "header"), False
-    return _read(wire, response, head)
+def _hang_up_all(idle: dict[Place, list[Wire]]) -> None:
+    for wires in idle.values():
+        _hang_up(wires)
 
 
-def _read(wire: Wire, response: http.client.HTTPResponse, head: RawAnswer) -> tuple[RawAnswer | RemoteFailure, bool]:
-    lengths = head.values("content-length")
-    body = response.read(MAX_BODY + 1)
-    if len(body) > MAX_BODY:
-        return RemoteFailure(FailureKind.MALFORMED, "body.too_large"), False
-    if lengths and len(body) != int(lengths[0]):
-        return RemoteFailure(FailureKind.CLOSED, "body.truncated"), False
-    answer = RawAnswer(head.status, head.headers, body)
-    return answer, not response.will_close and wire.is_quiet()
+def _hang_up(wires: Iterable[Wire]) -> None:
+    for wire in wires:
+        wire.hang_up()

@@ -7,7 +7,7 @@ answer may have begun, and ends by the deadline whatever the other side does. Wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -24,7 +24,15 @@ class RawAnswer(msgspec.Struct, frozen=True, gc=False):
 
     def values(self, name: str) -> list[str]:
         """Every value of a header, in order."""
-        return [value.strip() for header, value in self.headers if header == name]
+        return [value.strip(" \t") for header, value in self.headers if header == name]
+
+    def values_of(self, names: Collection[str]) -> dict[str, list[str]]:
+        """Every value of each of these headers that are there, in order."""
+        found: dict[str, list[str]] = {}
+        for header, value in self.headers:
+            if header in names:
+                found.setdefault(header, []).append(value.strip(" \t"))
+        return found
 
 
 class Transport(Protocol):

@@ -3,6 +3,7 @@ thread that may be left behind; all who ask for one name meanwhile wait for the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from concurrent.futures import Future
@@ -19,14 +20,25 @@ _under_way: Final[dict[_Lookup, Future[Addresses]]] = {}
 
 def resolve(host: str, port: int, left: float) -> Addresses:
     """The addresses of a host, each with its family. Raises OSError; TimeoutError after `left` seconds."""
+    return _look_up(host, port) if _is_address(host) else _looked_up(host, port).result(max(left, 0.0))
+
+
+async def aresolve(host: str, port: int) -> Addresses:
+    """`resolve` for an event loop, whose deadline ends the waiting. Raises OSError."""
     if _is_address(host):
-        return _look_up(host, port)
+        return _look_up(host, port)  # asks nobody
+    return await asyncio.wrap_future(_looked_up(host, port))
+
+
+def _looked_up(host: str, port: int) -> Future[Addresses]:
+    """What is being looked up, perhaps for somebody else as well."""
     lookup = (os.getpid(), host, port)
     mine: Future[Addresses] = Future()
+    mine.set_running_or_notify_cancel()  # from here on nobody who waits for it can cancel it for the others
     found = _under_way.setdefault(lookup, mine)
     if found is mine:
         Thread(target=_look_up_into, args=(mine, lookup), name="authz-resolve", daemon=True).start()
-    return found.result(max(left, 0.0))
+    return found
 
 
 def _is_address(host: str) -> bool:

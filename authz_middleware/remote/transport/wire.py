@@ -1,4 +1,4 @@
-"""One connection that knows its deadline, in the shape of a socket that `http.client` can use.
+"""One connection that knows its deadline.
 
 A socket's time-out starts anew with every byte that drips in. This one gives each system call only what is left
 of the whole, so the exchange ends when it has to.
@@ -12,10 +12,13 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from authz_middleware.remote.transport.resolving import resolve
 
+FULL_QUEUE_PAUSE_S: Final = 0.005
+# A whole record of TLS: of less than one the rest would lie where `is_readable` does not see it.
 _READ_AHEAD: Final = 16 * 1024
 
 
@@ -23,18 +26,53 @@ class Wire:
     """A connected socket. `deadline` is a reading of the monotonic clock; past it every call is a TimeoutError.
 
     `received` counts the bytes of the exchange under way: with none of them, a connection that turns out to be
-    closed has not begun to answer. `has_ended` tells that the other side has closed it.
+    closed has not begun to answer. `has_ended` tells that the other side has closed it. `idle_since` is when it was
+    last put aside.
     """
 
     def __init__(self, connected: socket.socket, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._socket = connected
         self._monotonic = monotonic
         self._outgoing = bytearray()
-        self._incoming = _Incoming(self)
-        self._reader = _Reader(self._incoming, _READ_AHEAD)
-        self.deadline = 0.0
+        self.deadline = self.idle_since = 0.0
         self.received = 0
         self.has_ended = False
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate (DER) that the other side has proved to hold; None without TLS."""
+        return self._socket.getpeercert(binary_form=True) if isinstance(self._socket, ssl.SSLSocket) else None
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        self._socket.settimeout(self._left())
+        try:
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError:
+            if isinstance(self._socket, ssl.SSLSocket):
+                # Why it was closed waits to be read: in TLS 1.3 a certificate is refused only after the handshake.
+                self._socket.recv(1)
+            raise
+
+    def receive(self, most: int = _READ_AHEAD) -> bytes:
+        """Some bytes that arrive before the deadline; none at the end of the stream."""
+        self._socket.settimeout(self._left())
+        data = self._socket.recv(most)
+        self.received += len(data)
+        self.has_ended = not data
+        return data
+
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to be read that nobody asked for: neither a byte nor the end of the stream."""
+        return not is_readable(self._socket)
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    # What `http.client` uses of a socket:
 
     def sendall(self, data: bytes) -> None:
         """Hold bytes back until `flush`, so that head and body leave together."""
@@ -43,39 +81,14 @@ class Wire:
     def flush(self) -> None:
         """Send what was held back."""
         data, self._outgoing = bytes(self._outgoing), bytearray()
-        self._socket.settimeout(self._left())
-        self._socket.sendall(data)
+        self.send(data)
 
     def makefile(self, mode: str = "rb") -> io.BufferedReader:  # noqa: ARG002 - the signature of a socket
-        """The one reader of this connection: what it read ahead is not lost between two responses."""
-        return self._reader
-
-    def receive(self, buffer: Any) -> int:
-        """Fill a buffer with bytes that arrive before the deadline."""
-        self._socket.settimeout(self._left())
-        count = self._socket.recv_into(buffer)
-        self.received += count
-        self.has_ended = not count
-        return count
-
-    def is_quiet(self) -> bool:
-        """Whether nothing has come in that nobody asked for: neither a byte nor the end of the stream."""
-        self._incoming.is_held = True
-        try:
-            if self._reader.peek(1):
-                return False
-        finally:
-            self._incoming.is_held = False
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return False
-        return not is_readable(self._socket)
+        """A reader of what comes in."""
+        return io.BufferedReader(_Incoming(self), _READ_AHEAD)
 
     def close(self) -> None:
         """Nothing: `http.client` closes its socket as soon as it has a response to read."""
-
-    def hang_up(self) -> None:
-        """Close the connection."""
-        self._socket.close()
 
     def _left(self) -> float:
         left = self.deadline - self._monotonic()
@@ -85,22 +98,16 @@ class Wire:
 
 
 class _Incoming(io.RawIOBase):
-    """What the buffered reader reads from. While held it has nothing to give."""
-
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self.is_held = False
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        return None if self.is_held else self._wire.receive(buffer)
-
-
-class _Reader(io.BufferedReader):
-    def close(self) -> None:
-        """Stay open for the next response on this connection."""
+    def readinto(self, buffer: Any) -> int:
+        data = self._wire.receive(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def connect(
@@ -115,12 +122,9 @@ def connect(
         left = deadline - monotonic()
         if left <= 0:
             break
-        connected = socket.socket(family, socket.SOCK_STREAM)
         try:
-            connected.settimeout(left / (others + 1))
-            connected.connect(address)
+            connected = _connected(family, address, left / (others + 1))
         except OSError:
-            connected.close()
             if not others:
                 raise
             continue
@@ -128,16 +132,49 @@ def connect(
     raise TimeoutError
 
 
-def _secured(connected: socket.socket, host: str, left: float, tls: ssl.SSLContext | None) -> socket.socket:
+def connect_local(
+    path: Path,
+    host: str,
+    deadline: float,
+    tls: ssl.SSLContext | None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Wire:
+    """`connect` to a Unix socket; `host` is whom TLS expects there."""
+    while (left := deadline - monotonic()) > 0:
+        try:
+            connected = _connected(socket.AF_UNIX, str(path), left)
+        except BlockingIOError:  # too many wait to be accepted, and nothing tells when it is fewer
+            time.sleep(min(left, FULL_QUEUE_PAUSE_S))
+            continue
+        return Wire(_secured(connected, host, deadline - monotonic(), tls), monotonic)
+    raise TimeoutError
+
+
+def _connected(family: int, address: Any, left: float) -> socket.socket:
+    connecting = socket.socket(family, socket.SOCK_STREAM)
     try:
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls is None:
-            return connected
-        connected.settimeout(max(left, 0.001))  # zero would mean not to block at all
-        return tls.wrap_socket(connected, server_hostname=host)
+        if family in (socket.AF_INET, socket.AF_INET6):
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connecting.settimeout(left)
+        connecting.connect(address)
     except BaseException:
-        connected.close()
+        connecting.close()
         raise
+    return connecting
+
+
+def _secured(connected: socket.socket, host: str, left: float, tls: ssl.SSLContext | None) -> socket.socket:
+    if tls is None:
+        return connected
+    securing = connected
+    try:
+        connected.settimeout(max(left, 0.001))  # zero would mean not to block at all
+        securing = secured = tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        secured.do_handshake()
+    except BaseException:
+        securing.close()
+        raise
+    return secured
 
 
 def is_readable(connected: socket.socket) -> bool:
