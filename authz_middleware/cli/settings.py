@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from authz_middleware.cli.output import fail, out, tell
+from authz_middleware.cli.output import err, fail, out, tell
 from authz_middleware.errors import PolicyError, SettingsError
 from authz_middleware.identity.authenticator import Authenticator
 from authz_middleware.policy.store import SnapshotStore
+from authz_middleware.remote.credentials.reminder import reminder
 from authz_middleware.revocation.guard import Revocations
 from authz_middleware.settings import Settings
+from authz_middleware.settings.remote.credential import ClientCredentials, CredentialSettings, StaticToken, TokenFile
+from authz_middleware.settings.remote.rotation import day_of, rotation_problem
 from authz_middleware.startup import policy_problems
 
 app = typer.Typer(help="Settings.", no_args_is_help=True)
@@ -30,12 +34,18 @@ def check(
         Revocations.of(settings, authenticator.keys_of)
     except SettingsError as error:
         fail(error)
+    problem = rotation_problem(_credential(settings), day_of(time.time()))
+    if problem is not None:
+        fail(SettingsError([problem]))
     store = SnapshotStore(settings.policy.source, check=functools.partial(policy_problems, settings))
     try:
         store.reload()
     except PolicyError as error:
         fail(error)
     tell(str(file), "bold green", "these settings can be used")
+    warning = reminder(_credential(settings), time.time())
+    if warning is not None:
+        tell("warning", "bold yellow", warning, err)
     for label, value in _rows(settings):
         out.print(f"  {label:<16}{value}", markup=False)
 
@@ -51,11 +61,30 @@ def _rows(settings: Settings) -> list[tuple[str, str]]:
         ("proxies", _proxies(settings)),
         ("policy", str(settings.policy.source)),
         ("decision point", "none" if settings.remote is None else settings.remote.url),
+        *([("", _shown(settings.remote.credential))] if settings.remote is not None else []),
         ("fallback", default),
         *(("", f"{choice.mode.value} for {action}") for action, choice in sorted(fallback.actions.items())),
         ("revocations", _revocations(settings)),
         ("decision log", f"{settings.decision_log.sink}, {settings.decision_log.mode}"),
     ]
+
+
+def _credential(settings: Settings) -> CredentialSettings | None:
+    return None if settings.remote is None else settings.remote.credential
+
+
+def _shown(credential: CredentialSettings | None) -> str:
+    """What the decision point knows us by."""
+    match credential:
+        case TokenFile():
+            return f"token in {credential.path}"
+        case StaticToken():
+            where = credential.secret.where
+            return f"secret in {where}, to be replaced by {credential.rotate_by} (owner: {credential.owner})"
+        case ClientCredentials():
+            return f"token for {credential.client_id} from {credential.token_endpoint}"
+        case _:
+            return "asked without a token"
 
 
 def _proxies(settings: Settings) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from authz_middleware.errors import AuthzError
 
+MAX_SECRET: Final = 64 * 1024
+"""Bytes of a file that holds one."""
+
 
 class SecretUnavailableError(AuthzError):
-    """The environment variable or file that should hold a secret is absent or empty."""
+    """The environment variable or file that should hold a secret is absent, empty or beyond all size."""
 
 
 class Secret(msgspec.Struct, frozen=True):
@@ -20,6 +24,11 @@ class Secret(msgspec.Struct, frozen=True):
 
     env: str | None = None
     file: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it lies, for people."""
+        return f"environment variable {self.env}" if self.env is not None else f"file {self.file}"
 
     @classmethod
     def reference(cls, value: object, base: Path) -> Secret | None:
@@ -39,14 +48,19 @@ class Secret(msgspec.Struct, frozen=True):
         if self.env is not None:
             value = os.environ.get(self.env, "")
         elif self.file is not None:
-            try:
-                value = self.file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                value = ""
+            value = _content(self.file)
         else:
             value = ""
         value = value.strip()
         if not value:
-            where = f"environment variable {self.env}" if self.env else f"file {self.file}"
-            raise SecretUnavailableError(f"no secret in {where}")
+            raise SecretUnavailableError(f"no secret in {self.where}")
         return value
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_SECRET + 1)
+        return content.decode("utf-8") if len(content) <= MAX_SECRET else ""
+    except (OSError, ValueError):
+        return ""
