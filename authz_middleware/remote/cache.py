@@ -12,16 +12,19 @@ from threading import Lock
 import msgspec
 from cachetools import LRUCache
 
+from authz_middleware.advice import Advice
 from authz_middleware.forking import renew_in_children
 from authz_middleware.remote.failure import RemoteAnswer
 
 Key = tuple[Hashable, ...]
 
 
-class CachedAnswer(msgspec.Struct, frozen=True, gc=False):
+class CachedAnswer(msgspec.Struct, frozen=True):
     """A decision of the decision point: when the question was put, and when the caller's token expires."""
 
     permit: bool
+    advice: Advice
+    """What it came with: the obligations of a permit hold each time that it is served."""
     decided_at: float
     expires_at: float
 
@@ -37,7 +40,7 @@ class CachedAnswer(msgspec.Struct, frozen=True, gc=False):
 
 class DecisionCache:
     """The last answer to each of at most `size` questions. The key must tell apart everything the answer may
-    depend on, the policy revision included: see `query_key`."""
+    depend on, the policy revision included: see `RemoteQuery.of`."""
 
     def __init__(self, size: int) -> None:
         self._lock = Lock()
@@ -53,7 +56,7 @@ class DecisionCache:
         Answers may arrive out of order, so a permit never displaces a decision that is as new or newer. A deny
         always does: forgetting a permit costs a question, forgetting a deny could cost more.
         """
-        entry = CachedAnswer(answer.permit, now, token_expires_at)
+        entry = CachedAnswer(answer.permit, answer.advice, now, token_expires_at)
         with self._lock:
             known = self._answers.get(key)
             if known is None or not entry.permit or self._supersedes(entry, known):

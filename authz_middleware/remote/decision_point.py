@@ -1,36 +1,38 @@
-"""The remote decision point (PDP): puts one question over a transport and judges what comes back.
+"""The remote decision point (PDP): puts questions over a transport and judges what comes back.
 
-No answer is a value; nothing but cancellation leaves `ask` as an exception.
+No answer is a value; nothing but cancellation leaves these methods as an exception.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-import ssl
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
-from authz_middleware import __version__
-from authz_middleware.errors import Problem, SettingsError
+from authz_middleware.alarm import Alarm
 from authz_middleware.forking import renew_in_children
-from authz_middleware.remote.credentials.bearer import BearerCredential
-from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
-from authz_middleware.remote.flights import AsyncFlights, Flights
+from authz_middleware.remote.batching import put_all
+from authz_middleware.remote.discovery import endpoints_of
+from authz_middleware.remote.exchange import Conversation, Exchange, Request
+from authz_middleware.remote.failure import FailureKind, RemoteFailure
+from authz_middleware.remote.flights import AsyncFlights, Flights, Reply
 from authz_middleware.remote.messages.answer import parse_answer
+from authz_middleware.remote.messages.search import Found, SearchQuery
+from authz_middleware.remote.probe import Probe, told_to_each
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.remote.transport.http_transport import HttpTransport
-from authz_middleware.remote.transport.protocol import AsyncTransport, RawAnswer, Transport
+from authz_middleware.remote.searching import search_pages
+from authz_middleware.remote.transport.protocol import AsyncTransport, Transport
 from authz_middleware.settings.remote.decision_point import RemoteSettings
 
-EVALUATION_PATH: Final = "/access/v1/evaluation"
-REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
-TOO_LATE: Final = RemoteFailure(FailureKind.DEADLINE, "late")
+CLIENT_FAILED: Final = RemoteFailure(FailureKind.INTERNAL, "client")
+
+E = TypeVar("E")
+R = TypeVar("R")
 
 
 class DecisionPoint:
-    """One decision point. Without given transports, `http.client` and aiohttp carry the questions.
+    """One decision point. Without given transports, those of `remote.transport` carry the questions.
 
     Raises SettingsError when the certificates to trust cannot be read.
     """
@@ -43,104 +45,139 @@ class DecisionPoint:
         async_transport: AsyncTransport | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = settings.url.rstrip("/") + EVALUATION_PATH
+        self._url = settings.url
         self._deadline = settings.deadline
-        self._max_connections = settings.max_connections
+        self._max_batch = settings.endpoints.max_batch
         self._monotonic = monotonic
-        self._credential = None if settings.credential is None else BearerCredential(settings.credential)
-        self._tls = _tls_context(settings)
-        self._transport = transport or HttpTransport(max_connections=settings.max_connections, tls=self._tls)
-        self._async_transport = async_transport
+        self._endpoints = endpoints_of(settings, monotonic=monotonic)
+        self._exchange = Exchange(settings, transport=transport, async_transport=async_transport, monotonic=monotonic)
+        self._probe = self._probe_of(settings)
+        self._faults = Alarm("a question to the decision point %s ended in a fault: %s %s", monotonic=monotonic)
         self.renew_after_fork()
         renew_in_children(self)
 
-    def prepare_async(self) -> None:
-        """Get ready for `ask_async`. Raises SettingsError when aiohttp is not installed; call it at start-up."""
-        if self._async_transport is None:
-            try:
-                from authz_middleware.remote.transport.aiohttp_transport import AiohttpTransport  # noqa: PLC0415 - an extra
-            except ImportError:
-                what = "needs aiohttp in an asynchronous application: install authz-middleware[async]"
-                raise SettingsError([Problem("remote", what)]) from None
-            self._async_transport = AiohttpTransport(max_connections=self._max_connections, tls=self._tls)
+    def start(self) -> None:
+        """Look up where the decision point's APIs are, where that has to be looked up, and probe it. Blocks.
 
-    def ask(self, query: RemoteQuery) -> RemoteAnswer | RemoteFailure:
+        Raises SettingsError where it does not answer the probe as it must.
+        """
+        self._endpoints.start()
+        if self._probe is not None:
+            self._probe.start(self._end(2 * self._deadline))  # two questions
+
+    def ask(self, query: RemoteQuery) -> Reply:
         """Put a question by blocking calls; the answer is there, or is not, within the deadline."""
         try:
-            end = self._monotonic() + self._deadline
-            return self._flights.join(query.key, end, functools.partial(self._ask, query, end))
+            end = self._end(query.deadline)
+            return self._told(self._flights.join(query.key, end, functools.partial(self._ask, query, end)))
         except Exception:  # noqa: BLE001 - a transport may raise anything; none of it is an answer
-            return RemoteFailure(FailureKind.INTERNAL, "client")
+            return self._told(CLIENT_FAILED)
 
-    async def ask_async(self, query: RemoteQuery) -> RemoteAnswer | RemoteFailure:
+    async def ask_async(self, query: RemoteQuery) -> Reply:
         """`ask` for an event loop."""
         try:
-            self.prepare_async()
-            end = self._monotonic() + self._deadline
-            return await self._async_flights.join(query.key, end, functools.partial(self._ask_async, query, end))
-        except SettingsError:
-            return RemoteFailure(FailureKind.CONFIG, "async.not_installed")
+            end = self._end(query.deadline)
+            join = self._async_flights.join(query.key, end, functools.partial(self._ask_async, query, end))
+            return self._told(await join)
         except Exception:  # noqa: BLE001 - likewise
-            return RemoteFailure(FailureKind.INTERNAL, "client")
+            return self._told(CLIENT_FAILED)
+
+    def ask_all(self, queries: Sequence[RemoteQuery]) -> list[Reply]:
+        """Put several questions together by blocking calls: as many replies as questions, in order, each with a status
+        of its own. All of it is over within the shortest of their deadlines."""
+        if len(queries) == 1:
+            return [self.ask(queries[0])]
+        try:
+            end = self._end_of_all(queries)
+            unproven = None if self._probe is None else self._probe.ensure(end)
+            if unproven is not None:
+                return self._told_each(told_to_each(unproven, len(queries)))
+            return self._told_each(self._exchange.hold(self._batches(queries), end))
+        except Exception:  # noqa: BLE001 - likewise
+            return self._told_each([CLIENT_FAILED] * len(queries))
+
+    async def ask_all_async(self, queries: Sequence[RemoteQuery]) -> list[Reply]:
+        """`ask_all` for an event loop."""
+        if len(queries) == 1:
+            return [await self.ask_async(queries[0])]
+        try:
+            end = self._end_of_all(queries)
+            unproven = None if self._probe is None else await self._probe.ensure_async(end)
+            if unproven is not None:
+                return self._told_each(told_to_each(unproven, len(queries)))
+            return self._told_each(await self._exchange.hold_async(self._batches(queries), end))
+        except Exception:  # noqa: BLE001 - likewise
+            return self._told_each([CLIENT_FAILED] * len(queries))
+
+    def search(self, query: SearchQuery[E]) -> Found[E] | RemoteFailure:
+        """Look for what is permitted, by blocking calls and within one deadline. A hint of what to show and never a
+        decision: whatever is done with it is decided on all the same."""
+        try:
+            return self._told(self._exchange.hold(search_pages(query, self._endpoints), self._end(query.deadline)))
+        except Exception:  # noqa: BLE001 - likewise
+            return self._told(CLIENT_FAILED)
+
+    async def search_async(self, query: SearchQuery[E]) -> Found[E] | RemoteFailure:
+        """`search` for an event loop."""
+        try:
+            end = self._end(query.deadline)
+            return self._told(await self._exchange.hold_async(search_pages(query, self._endpoints), end))
+        except Exception:  # noqa: BLE001 - likewise
+            return self._told(CLIENT_FAILED)
 
     def close(self) -> None:
         """Close the connections of blocking code."""
-        self._transport.close()
+        self._endpoints.close()
+        self._exchange.close()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        if self._async_transport is not None:
-            await self._async_transport.aclose()
+        await self._exchange.aclose()
 
     def renew_after_fork(self) -> None:
         """Follow no question that only the parent waits for."""
         self._flights = Flights(self._monotonic)
         self._async_flights = AsyncFlights(self._monotonic)
 
-    def _ask(self, query: RemoteQuery, end: float) -> RemoteAnswer | RemoteFailure:
-        headers, left = self._headers(query), end - self._monotonic()
-        if isinstance(headers, RemoteFailure):
-            return headers
-        if left <= 0:
-            return TOO_LATE
-        return self._judge(self._transport.post(self._url, headers, query.body, left), query, end)
+    def _probe_of(self, settings: RemoteSettings) -> Probe | None:
+        if settings.probe is None:
+            return None
+        return Probe(settings.probe, self._exchange, self._endpoints, url=settings.url, monotonic=self._monotonic)
 
-    async def _ask_async(self, query: RemoteQuery, end: float) -> RemoteAnswer | RemoteFailure:
-        headers, left = self._headers(query), end - self._monotonic()
-        if isinstance(headers, RemoteFailure):
-            return headers
-        if left <= 0 or self._async_transport is None:
-            return TOO_LATE
-        return self._judge(await self._async_transport.post(self._url, headers, query.body, left), query, end)
+    def _ask(self, query: RemoteQuery, end: float) -> Reply:
+        unproven = None if self._probe is None else self._probe.ensure(end)
+        if unproven is not None:
+            return unproven
+        url = self._endpoints.url("evaluation")
+        if isinstance(url, RemoteFailure):
+            return url
+        raw = self._exchange.post(Request(url, query.body, query.request_id), end)
+        return raw if isinstance(raw, RemoteFailure) else parse_answer(raw, query.request_id, query.read_context)
 
-    def _judge(self, raw: RawAnswer | RemoteFailure, query: RemoteQuery, end: float) -> RemoteAnswer | RemoteFailure:
-        if isinstance(raw, RemoteFailure):
-            return raw
-        return parse_answer(raw, query.request_id) if self._monotonic() <= end else TOO_LATE
+    async def _ask_async(self, query: RemoteQuery, end: float) -> Reply:
+        unproven = None if self._probe is None else await self._probe.ensure_async(end)
+        if unproven is not None:
+            return unproven
+        url = self._endpoints.url("evaluation")
+        if isinstance(url, RemoteFailure):
+            return url
+        raw = await self._exchange.post_async(Request(url, query.body, query.request_id), end)
+        return raw if isinstance(raw, RemoteFailure) else parse_answer(raw, query.request_id, query.read_context)
 
-    def _headers(self, query: RemoteQuery) -> dict[str, str] | RemoteFailure:
-        if not REQUEST_ID.fullmatch(query.request_id):
-            return RemoteFailure(FailureKind.UNASKABLE, "request_id")
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-            "User-Agent": f"authz-middleware/{__version__}",
-            "X-Request-ID": query.request_id,
-        }
-        if self._credential is not None:
-            authorization = self._credential.header()
-            if isinstance(authorization, RemoteFailure):
-                return authorization
-            headers["Authorization"] = authorization
-        return headers
+    def _batches(self, queries: Sequence[RemoteQuery]) -> Conversation[list[Reply]]:
+        return put_all(queries, self._endpoints, self._max_batch)
 
+    def _end(self, deadline: float | None) -> float:
+        return self._monotonic() + (deadline or self._deadline)
 
-def _tls_context(settings: RemoteSettings) -> ssl.SSLContext | None:
-    if not settings.url.startswith("https:"):
-        return None
-    try:
-        return ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
-    except (OSError, ValueError):
-        what = f"holds no certificates that can be read: {settings.ca_file}"
-        raise SettingsError([Problem("remote.ca_file", what)]) from None
+    def _end_of_all(self, queries: Sequence[RemoteQuery]) -> float:
+        return min((self._end(query.deadline) for query in queries), default=0.0)
+
+    def _told(self, reply: R) -> R:
+        """The reply; a fault rings, because somebody has to mend something."""
+        if isinstance(reply, RemoteFailure) and not reply.is_outage:
+            self._faults.ring(self._url, reply.kind.value, reply.detail, kind=reply.kind.value)
+        return reply
+
+    def _told_each(self, replies: list[Reply]) -> list[Reply]:
+        return [self._told(reply) for reply in replies]

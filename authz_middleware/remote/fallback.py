@@ -1,7 +1,7 @@
 """What happens to a locally permitted, sensitive question that the decision point did not answer.
 
-Only what a person chose beforehand for this action, only for an outage, and only within the bounds of the
-choice. Everything else, exceptions included, refuses.
+Only what a person chose beforehand for this action, only for a failure that the choice is meant for, and only within
+its bounds. Everything else, exceptions included, refuses.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from authz_middleware.decision import Decision, Fallback, FallbackMode, Reason, 
 from authz_middleware.question import Question
 from authz_middleware.remote.cache import DecisionCache, Key
 from authz_middleware.remote.failure import RemoteFailure
+from authz_middleware.remote.verdict import decided
 from authz_middleware.settings.fallback import FallbackChoice
 
 if TYPE_CHECKING:
@@ -37,15 +38,19 @@ def fall_back(
     was not answered; `now` is the time of the fallback, in seconds since the epoch, when it is later than the
     question's own.
     """
+    if choice is None or choice.mode is FallbackMode.DENY:
+        return refused(local, failure)
+    # Where a failure does not reach the choice, the record must not say that it did.
+    mode = choice.mode if failure.reaches(choice) else FallbackMode.DENY
     try:
         permit = _permit(choice, failure, question, local, snapshot, cache, key, question.now if now is None else now)
     except Exception:  # noqa: BLE001 - whatever went wrong, nothing was permitted
-        return _refusal(local, choice, failure, detail="fallback.error")
-    return permit or _refusal(local, choice, failure, detail=failure.detail or None)
+        return msgspec.structs.replace(refused(local, failure, mode), detail="fallback.error")
+    return permit or refused(local, failure, mode)
 
 
 def _permit(
-    choice: FallbackChoice | None,
+    choice: FallbackChoice,
     failure: RemoteFailure,
     question: Question,
     local: Decision,
@@ -54,7 +59,7 @@ def _permit(
     key: Key,
     now: float,
 ) -> Decision | None:
-    if choice is None or local.permit is not True or not failure.is_outage:
+    if local.permit is not True or not failure.reaches(choice):
         return None
     if now >= question.principal.expires_at:  # without the leeway that its verification may have had
         return None
@@ -64,10 +69,15 @@ def _permit(
         return _served(local, Reason.DEGRADED, Fallback(failure.kind.value, choice.mode), failure, degraded=True)
     if choice.mode is FallbackMode.CACHED and cache is not None:
         known = cache.stale(key, now, choice.max_stale)
-        if known is None or known.permit is not True:
+        if known is None:
+            return None
+        permit = decided(
+            local, permit=known.permit, advice=known.advice, question=question, source=Source.FALLBACK, now=now
+        )
+        if permit.permit is not True:
             return None
         age = round(known.age(now), 3)
-        return _served(local, Reason.CACHED, Fallback(failure.kind.value, choice.mode, age), failure)
+        return _served(permit, Reason.CACHED, Fallback(failure.kind.value, choice.mode, age), failure)
     return None
 
 
@@ -86,9 +96,8 @@ def _served(
     )
 
 
-def _refusal(local: Decision, choice: FallbackChoice | None, failure: RemoteFailure, *, detail: str | None) -> Decision:
-    # A fault never reaches the choice, so the record must not say that it did.
-    mode = choice.mode if choice is not None and failure.is_outage else FallbackMode.DENY
+def refused(local: Decision, failure: RemoteFailure, mode: FallbackMode = FallbackMode.DENY) -> Decision:
+    """The refusal of a question that was not answered, where `mode` did not stand in for the answer."""
     return msgspec.structs.replace(
         local,
         permit=False,
@@ -97,5 +106,5 @@ def _refusal(local: Decision, choice: FallbackChoice | None, failure: RemoteFail
         sensitive=True,
         degraded=False,
         fallback=Fallback(failure.kind.value, mode),
-        detail=detail,
+        detail=failure.detail or None,
     )

@@ -30,9 +30,10 @@ class Flights:
         mine = _Flight()
         with self._lock:
             flight = self._under_way.setdefault(key, mine)
-        if flight is mine:
+            landed = None if flight is mine else flight.awaited()
+        if landed is None:
             return self._lead(key, mine, ask)
-        if not flight.done.wait(max(0.0, end - self._monotonic())):
+        if not landed.wait(max(0.0, end - self._monotonic())):
             return RemoteFailure(FailureKind.DEADLINE, "shared", is_news=False)
         return flight.answer or ask()
 
@@ -45,7 +46,8 @@ class Flights:
         finally:
             with self._lock:
                 del self._under_way[key]
-            flight.done.set()
+            if flight.landed is not None:  # nobody can join any more, so that this is whether somebody has
+                flight.landed.set()
 
 
 class AsyncFlights:
@@ -81,8 +83,16 @@ class AsyncFlights:
 
 
 class _Flight:
-    __slots__ = ("answer", "done")
+    """A question under way. Most have no followers, and an event takes longer to make than all the rest here."""
+
+    __slots__ = ("answer", "landed")
 
     def __init__(self) -> None:
-        self.done = Event()
         self.answer: RemoteAnswer | None = None
+        self.landed: Event | None = None
+
+    def awaited(self) -> Event:
+        """What a follower waits for. Called by one thread at a time."""
+        if self.landed is None:
+            self.landed = Event()
+        return self.landed

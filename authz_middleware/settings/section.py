@@ -112,7 +112,10 @@ class Section:
 
     def optional_table(self, key: str) -> Section | None:
         """A nested table, or None when the settings do not have it."""
-        return self.table(key) if key in self else None
+        if key not in self:
+            self._taken.append(key)  # it would be known
+            return None
+        return self.table(key)
 
     def tables(self, key: str) -> Iterator[tuple[str, Section]]:
         """Each entry of a table of tables, by name."""

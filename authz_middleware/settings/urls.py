@@ -11,12 +11,15 @@ from authz_middleware.settings.section import Section
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def check_url(section: Section, key: str, url: str) -> bool:
-    """Whether a URL is https with a host and holds no more than scheme, host, port and path; if not, it is reported."""
+def check_url(section: Section, key: str, url: str, *, is_local: bool = False) -> bool:
+    """Whether a URL is https with a host and holds no more than scheme, host, port and path; if not, it is reported.
+
+    `is_local` says that it is reached without a network, where plain http will do.
+    """
     parts = _split(url)
     if parts is None or parts.username or parts.password or parts.query or parts.fragment:
         section.problem(key, "must have a host, perhaps a port, and neither credentials, query nor fragment")
-    elif parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+    elif parts.scheme != "https" and not (parts.scheme == "http" and (is_local or parts.hostname in _LOOPBACK)):
         section.problem(key, "must be an https URL; plain http is for loopback addresses only")
     else:
         return True

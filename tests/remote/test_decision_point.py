@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import subprocess
 import sys
 import threading
@@ -19,9 +20,11 @@ from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.remote.transport.protocol import RawAnswer
+from authz_middleware.resource import Resource
+from authz_middleware.settings.remote.credential import TokenFile
 from authz_middleware.settings.remote.decision_point import RemoteSettings
-from authz_middleware.settings.secret import Secret
 from tests.support.pdp import DENY, ScriptedPoint, ScriptedServer, answer, raw, take
+from tests.support.questions import question
 
 QUERY = RemoteQuery(("key",), b"{}", "request-1")
 SETTINGS = RemoteSettings(url="https://pdp.test/base/", deadline=0.3)
@@ -59,6 +62,7 @@ def test_a_question_goes_to_the_evaluation_endpoint_with_the_time_that_is_left(
 def test_whatever_a_transport_raises_is_a_fault(ask: Callable[..., Reply], error: Exception) -> None:
     told = ask(ScriptedPoint([error]))
     assert told == RemoteFailure(FailureKind.INTERNAL, "client")
+    assert isinstance(told, RemoteFailure)
     assert not told.is_outage
 
 
@@ -82,7 +86,7 @@ def test_a_permit_after_the_deadline_is_none(ask: Callable[..., Reply]) -> None:
     assert told == RemoteFailure(FailureKind.DEADLINE, "late")
 
 
-@pytest.mark.parametrize("id_", ["", "a b", "a\r\nX-Injected: 1", "é", "x" * 129])
+@pytest.mark.parametrize("id_", ["a b", "a\r\nX-Injected: 1", "é", "x" * 129])
 def test_a_request_id_that_no_header_can_hold_is_not_sent(ask: Callable[..., Reply], id_: str) -> None:
     scripted = ScriptedPoint()
     told = ask(scripted, RemoteQuery(("key",), b"{}", id_))
@@ -198,7 +202,6 @@ def test_a_following_thread_waits_no_longer_than_its_own_deadline() -> None:
 def test_two_hundred_callers_of_a_point_that_takes_five_seconds_end_by_the_deadline() -> None:
     async def run(url: str) -> list[tuple[Reply, float]]:
         point = DecisionPoint(RemoteSettings(url=url, deadline=0.3, max_connections=20))
-        point.prepare_async()
 
         async def one(number: int) -> tuple[Reply, float]:
             started = time.monotonic()
@@ -210,17 +213,54 @@ def test_two_hundred_callers_of_a_point_that_takes_five_seconds_end_by_the_deadl
 
     with ScriptedServer(take(5.0, answer())) as server:
         told = asyncio.run(run(server.url))
-    # Who finds no connection is refused: to keep them all busy must not choose the fallback.
-    assert {reply.kind for reply, _ in told if isinstance(reply, RemoteFailure)} == {
-        FailureKind.DEADLINE,
-        FailureKind.BUSY,
-    }
+    assert {reply.kind for reply, _ in told if isinstance(reply, RemoteFailure)} == {FailureKind.DEADLINE}
     assert not any(isinstance(reply, RemoteAnswer) for reply, _ in told)
     assert sorted(seconds for _, seconds in told)[197] < 0.3 + MARGIN
 
 
+def refusals_of(colour: str, url: str, count: int, deadline: float) -> list[RemoteFailure]:
+    """What callers are told that all want one of two connections at the same time."""
+    point = DecisionPoint(RemoteSettings(url=url, deadline=deadline, max_connections=2))
+    queries = [other(number) for number in range(count)]
+    if colour == "sync":
+        with ThreadPoolExecutor(count) as pool:
+            replies = list(pool.map(point.ask, queries))
+        point.close()
+    else:
+
+        async def run() -> list[Reply]:
+            replies = await asyncio.gather(*(point.ask_async(query) for query in queries))
+            await point.aclose()
+            return replies
+
+        replies = asyncio.run(run())
+    return [reply for reply in replies if isinstance(reply, RemoteFailure)]
+
+
+@pytest.mark.capability("C34")
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_all_callers_of_a_point_that_answers_nobody_see_the_same_outage(colour: str) -> None:
+    with ScriptedServer(take(5.0, answer())) as server:
+        failures = refusals_of(colour, server.url, 8, 0.4)
+    assert [failure.kind for failure in failures] == [FailureKind.DEADLINE] * 8
+    # Those who only waited for a connection have learnt nothing that the others have not told.
+    assert [failure.is_news for failure in failures if failure.detail == "connections"] == [False] * 6
+
+
+@pytest.mark.capability("C34")
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_who_waits_in_vain_while_others_are_answered_is_refused(colour: str) -> None:
+    """Whoever keeps the connections busy must not choose the fallback by it."""
+    with ScriptedServer(take(0.4, answer())) as server:
+        failures = refusals_of(colour, server.url, 12, 1.6)
+    assert failures
+    assert {(failure.kind, failure.is_news) for failure in failures} == {(FailureKind.BUSY, False)}
+
+
 def with_token(path: Path) -> RemoteSettings:
-    return RemoteSettings(url="https://pdp.test", credential=Secret(file=path))
+    return RemoteSettings(url="https://pdp.test", credential=TokenFile(path))
 
 
 @pytest.mark.capability("C43")
@@ -234,20 +274,14 @@ def test_a_credential_is_sent_and_read_again_when_its_file_changes(ask: Callable
     replacement = tmp_path / "new"
     replacement.write_text("other\n")
     replacement.rename(path)
-    point.ask(QUERY)
-    sent = [posted.headers["Authorization"] for posted in scripted.posted]
-    assert sent == ["Bearer first", "Bearer first", "Bearer other"]
-
-
-def test_a_credential_whose_file_stays_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "token"
-    path.write_text("first")
-    readings = []
-    monkeypatch.setattr(Secret, "reveal", lambda secret: readings.append(secret) or "first")
-    point = DecisionPoint(with_token(path), transport=ScriptedPoint())
-    for _ in range(5):
+    ends = time.monotonic() + 10
+    while scripted.posted[-1].headers["Authorization"] != "Bearer other" and time.monotonic() < ends:
+        time.sleep(0.05)
         point.ask(QUERY)
-    assert len(readings) == 1
+    sent = [posted.headers["Authorization"] for posted in scripted.posted]
+    assert sent[:2] == ["Bearer first", "Bearer first"]
+    assert sent[-1] == "Bearer other"
+    point.close()
 
 
 @pytest.mark.parametrize(
@@ -268,7 +302,7 @@ def test_without_a_usable_credential_nothing_is_sent(
     if content is not None:
         path.write_bytes(content.encode())
     scripted = ScriptedPoint()
-    assert ask(scripted, settings=with_token(path)) == RemoteFailure(FailureKind.CONFIG, detail)
+    assert ask(scripted, settings=with_token(path)) == RemoteFailure(FailureKind.CONFIG, detail, is_news=False)
     assert not scripted.posted
 
 
@@ -277,8 +311,9 @@ def test_no_repr_shows_the_credential(tmp_path: Path) -> None:
     path.write_text("s3cret")
     point = DecisionPoint(with_token(path), transport=ScriptedPoint())
     point.ask(QUERY)
-    assert point._credential is not None
-    assert "s3cret" not in repr(point) + repr(point._credential)
+    assert point._exchange._credential is not None
+    assert "s3cret" not in repr(point) + repr(point._exchange) + repr(point._exchange._credential)
+    point.close()
 
 
 def test_certificates_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
@@ -307,13 +342,12 @@ def test_each_event_loop_has_a_session_of_its_own_that_ends_with_it() -> None:
     """Without `aclose`: a loop that a framework makes for one call is not ours to close."""
     with ScriptedServer() as server:
         point = DecisionPoint(RemoteSettings(url=server.url, deadline=2.0))
-        point.prepare_async()
         for _ in range(3):
             assert asyncio.run(point.ask_async(QUERY)) == PERMITTED
             gc.collect()  # an unclosed session or connection would warn here, and a warning is an error
         assert server.connections == 3
-        assert point._async_transport is not None
-        assert not point._async_transport._lines  # type: ignore[attr-defined]
+        assert point._exchange._async_transport is not None
+        assert not point._exchange._async_transport._pools  # type: ignore[attr-defined]
 
 
 def run_script(script: str, *arguments: str) -> str:
@@ -326,35 +360,6 @@ def run_script(script: str, *arguments: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
-
-
-def test_importing_the_client_imports_no_aiohttp() -> None:
-    script = """
-import sys
-import authz_middleware.remote.decision_point, authz_middleware.remote.query, authz_middleware.remote.fallback
-assert "aiohttp" not in sys.modules
-"""
-    run_script(script)
-
-
-def test_a_missing_aiohttp_is_told_at_the_start_and_never_a_permit() -> None:
-    script = """
-import asyncio, sys
-sys.modules["aiohttp"] = None
-from authz_middleware.errors import SettingsError
-from authz_middleware.remote.decision_point import DecisionPoint
-from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.settings.remote.decision_point import RemoteSettings
-point = DecisionPoint(RemoteSettings(url="http://127.0.0.1:1"))
-print(asyncio.run(point.ask_async(RemoteQuery(("k",), b"{}", "r"))).kind)
-try:
-    point.prepare_async()
-except SettingsError as error:
-    print(error.problems[0].what)
-"""
-    kind, what = run_script(script).splitlines()
-    assert kind == "config"
-    assert "authz-middleware[async]" in what
 
 
 FORKING = """
@@ -408,13 +413,13 @@ from authz_middleware.remote.failure import RemoteAnswer
 from authz_middleware.settings.remote.decision_point import BreakerSettings, RemoteSettings
 
 cache, breaker, point = DecisionCache(4), Breaker(BreakerSettings()), DecisionPoint(RemoteSettings(url="http://127.0.0.1:1"))
-locks = [cache._lock, breaker._lock, point._flights._lock, point._transport._lock]
+locks = [cache._lock, breaker._lock, point._flights._lock, point._exchange._transport._lock]
 for lock in locks:
     lock.acquire()
 pid = os.fork()
 if not pid:
     cache.remember(("k",), RemoteAnswer(True), 1.0, 2.0)
-    breaker.fail(1.0)
+    breaker.fail(1.0, breaker.admit(1.0), "connect")
     point._flights.join(("k",), 1.0, lambda: RemoteAnswer(True))
     point.close()
     os._exit(0)
@@ -431,6 +436,67 @@ sys.exit(1)
 
 def test_a_lock_held_while_forking_does_not_stop_the_child() -> None:
     run_script(LOCKED)
+
+
+@pytest.mark.capability("C28", "C29")
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_said_beside_a_decision_is_read_in_the_dialect_of_the_question(together: bool) -> None:
+    queries = [
+        RemoteQuery.of(question(resource=Resource("invoice", id_)), "r1", dialect="cerbos") for id_ in ("17", "18")
+    ]
+    told = {
+        "requestId": queries[0].request_id,
+        "results": [
+            {
+                "resource": {"kind": "invoice", "id": "17"},
+                "actions": {"invoice:refund": "EFFECT_DENY"},
+                "outputs": [{"action": "invoice:refund", "val": {"reason_user": "too much"}}],
+            }
+        ],
+    }
+    one = {"decision": False, "context": {"cerbos.response": told}}
+    other_s = {"decision": True, "context": {"cerbos.response": {**told, "requestId": "other"}}}
+    mismatched = RemoteFailure(FailureKind.MISMATCHED, "body.request_id")
+    if together:
+        scripted = ScriptedPoint([raw({"evaluations": [one, other_s]})])
+        reply, failure = DecisionPoint(SETTINGS, transport=scripted).ask_all(queries)
+        assert json.loads(scripted.posted[0].body)["context"] == {"cerbos.includeMeta": True}
+    else:
+        point = DecisionPoint(SETTINGS, transport=ScriptedPoint([raw(one), raw(other_s)]))
+        reply, failure = point.ask(queries[0]), point.ask(queries[1])
+    assert isinstance(reply, RemoteAnswer)
+    assert reply.advice.reason_user == "too much"
+    assert failure == mismatched
+
+
+@pytest.mark.capability("C28")
+@pytest.mark.parametrize(("own", "least", "most"), [(None, 0.2, 0.3), (5.0, 4.0, 5.0), (0.05, 0.0, 0.05)])
+def test_a_question_may_have_a_deadline_of_its_own(
+    ask: Callable[..., Reply], own: float | None, least: float, most: float
+) -> None:
+    scripted = ScriptedPoint()
+    ask(scripted, RemoteQuery(("key",), b"{}", "request-1", own))
+    assert least < scripted.posted[0].deadline <= most
+
+
+def test_a_fault_rings_once_a_minute_and_kind_and_an_outage_never(caplog: pytest.LogCaptureFixture) -> None:
+    now = [1000.0]
+    secret = raw({"decision": "s3cret"})
+    script = [secret, secret, raw(status=403), RemoteFailure(FailureKind.CONNECT), raw(status=503), secret, raw()]
+    point = DecisionPoint(SETTINGS, transport=ScriptedPoint([*script]), monotonic=lambda: now[0])
+    for number in range(len(script)):
+        if number == 5:
+            now[0] += 61.0
+        point.ask(other(number))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a question to the decision point https://pdp.test/base/ ended in a fault: "
+        f"{what} ({silent} more since the last such line)"
+        for what, silent in [
+            ("malformed body.decision", 0),
+            ("status_4xx status.403", 0),
+            ("malformed body.decision", 1),
+        ]
+    ]
 
 
 def test_an_answer_of_a_transport_is_judged() -> None:

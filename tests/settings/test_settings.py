@@ -14,6 +14,7 @@ from authz_middleware.duration import parse_duration
 from authz_middleware.errors import SettingsError
 from authz_middleware.permission import Permission, PublicAccess
 from authz_middleware.settings import FallbackChoice, FallbackSettings, Secret, Settings
+from authz_middleware.settings.remote.credential import TokenFile
 from authz_middleware.settings.secret import SecretUnavailableError
 
 COMPLETE: dict[str, Any] = {
@@ -75,15 +76,9 @@ def test_durations_become_seconds_and_paths_start_from_the_base() -> None:
     assert settings.remote is not None
     assert settings.remote.deadline == 0.2
     assert settings.remote.breaker.pause == 2.0
-    assert settings.remote.credential == Secret(file=Path("/etc/billing/pdp.token"))
+    assert settings.remote.credential == TokenFile(Path("/etc/billing/pdp.token"))
     assert settings.policy.source == Path("/etc/billing/billing.yaml")
     assert settings.decision_log.sink == "file:/etc/billing/decisions.jsonl"
-
-
-def test_a_credential_may_lie_in_the_environment() -> None:
-    remote = Settings.from_mapping(with_("remote/credential", {"token": {"env": "PDP_TOKEN"}})).remote
-    assert remote is not None
-    assert remote.credential == Secret(env="PDP_TOKEN")
 
 
 def test_settings_are_frozen() -> None:

@@ -11,28 +11,33 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from authz_middleware.facts import RequestFacts
-from authz_middleware.identity.principal import KINDS, Actor, Principal
+from authz_middleware.identity.principal import KINDS, Actor, Kind, Principal
 from authz_middleware.permission import ACTION_NAME, Permission
 from authz_middleware.question import Question
-from authz_middleware.remote.messages.members import Members
-from authz_middleware.remote.messages.values import (
-    MessageError,
-    plain_number,
-    plain_object,
-    plain_text,
-    time_of,
-    time_text,
+from authz_middleware.remote.messages.members import (
+    Table,
+    clear_id,
+    flag,
+    items_of,
+    number,
+    object_of,
+    one_of,
+    read,
+    text,
+    time,
+    values,
 )
-from authz_middleware.resource import Resource, is_clear_id
+from authz_middleware.remote.messages.parts import UNKNOWN, caller_part, joined, moment_part, object_part, scene_part
+from authz_middleware.remote.messages.values import MessageError
+from authz_middleware.resource import Resource
 
 __all__ = ["UNKNOWN", "MessageError", "evaluation_request", "question_of"]
-
-UNKNOWN: Final = "unknown"
-"""The subject type where the token does not say what kind of party its subject is."""
 
 NOT_TOLD: Final[Any] = None
 """Where a request does not tell a fact that an application always knows of itself. A policy must see it as missing,
 which makes a deny rule apply; an empty text or a False would look like an answer."""
+
+NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def evaluation_request(question: Question) -> dict[str, Any]:
@@ -41,168 +46,122 @@ def evaluation_request(question: Question) -> dict[str, Any]:
     Raises MessageError, naming the member, when something in the question has no exact form in JSON, or when
     an id is not a clear one. The question then cannot be asked, and a question that was not asked is refused.
     """
-    resource = question.resource
-    asked: dict[str, Any] = {
-        "subject": _entity("subject", question.principal.kind or UNKNOWN, question.principal.subject),
-        "action": {"name": question.action},
-        "resource": _entity("resource", resource.type, resource.id),
-        "context": _context(question),
-    }
-    asked["subject"]["properties"] = _subject_properties(question.principal)
-    if resource.attributes is not None:  # an empty object tells that somebody has looked
-        asked["resource"]["properties"] = plain_object(resource.attributes, "resource.properties")
-    return asked
+    facts, resource = question.facts, question.resource
+    return joined(
+        moment_part(question.now, resource.as_of),
+        scene_part(
+            question.action,
+            question.environment,
+            facts.method,
+            facts.route,
+            facts.endpoint,
+            facts.protocol,
+            facts.tls,
+        ),
+        caller_part(question.principal),
+        object_part(resource, facts),
+    )
 
 
 def question_of(request: Mapping[str, Any], *, now: float | None = None) -> Question:
     """The question of an Access Evaluation request. `now` is the clock for a request that tells no time.
 
     A subject type that is not one of our kinds is a kind that is not known. Facts that the request does not tell
-    are missing, not empty. Raises MessageError, naming the
-    member, for a member that is unknown, ill-typed or missing.
+    are missing, not empty. Raises MessageError, naming the member, for a member that is unknown, ill-typed or missing.
     """
-    members = Members(request, "")
-    subject, action = members.object("subject"), members.object("action")
-    resource, context = members.object("resource"), members.optional_object("context")
-    members.done()
-    principal = _principal(subject, context)
-    permission = _permission(action)
-    time, as_of = context.optional_text("time"), context.optional_text("resource_as_of")
-    if time is None and now is None:
+    try:
+        asked = read(request, _REQUEST, ("subject", "action", "resource"))
+    except MessageError as error:
+        raise MessageError(error.where.removeprefix(".") or "the request", error.what) from None
+    subject, resource, context = asked["subject"], asked["resource"], asked.get("context", NOTHING)
+    moment = context.get("time", now)
+    if moment is None:
         raise MessageError("context.time", "is required")
-    question = Question(
-        principal=principal,
-        permission=permission,
-        resource=_resource(resource, None if as_of is None else time_of(as_of, "context.resource_as_of")),
-        environment=context.optional_text("environment") or NOT_TOLD,
+    return Question(
+        principal=_principal(subject, context),
+        permission=Permission(action=asked["action"]["name"]),
+        resource=Resource(resource["type"], resource["id"], resource.get("properties"), context.get("resource_as_of")),
         facts=_facts(context),
-        now=time_of(time, "context.time") if time is not None else now or 0.0,
+        environment=context.get("environment") or NOT_TOLD,
+        now=moment,
     )
-    context.done()
-    return question
 
 
-def _entity(where: str, type_: str, id_: str) -> dict[str, Any]:
-    for name, value in (("type", type_), ("id", id_)):
-        if not is_clear_id(value):
-            raise MessageError(f"{where}.{name}", "must be 1 to 1024 characters, none of them invisible or a control")
-    return {"type": type_, "id": id_}
+def _principal(subject: Mapping[str, Any], context: Mapping[str, Any]) -> Principal:
+    kind, properties = _KIND_OF.get(subject["type"]), subject.get("properties", NOTHING)
+    told = {_FIELDS[name]: value for name, value in properties.items()}
+    told["issuer"] = told.get("issuer") or NOT_TOLD
+    purpose, task = context.get("purpose"), context.get("task")
+    return Principal(subject=subject["id"], kind=kind, purpose=purpose, task=task, **told)
 
 
-def _subject_properties(principal: Principal) -> dict[str, Any]:
-    properties = _texts(
-        "subject.properties",
-        issuer=principal.issuer or None,
-        subject_kind=principal.subject_kind,
-        client=principal.client,
-        tenant=principal.tenant,
-        clearance=principal.clearance,
-        environment=principal.environment,
-        token_id=principal.token_id,
-        transaction=principal.transaction,
-        acr=principal.acr,
-    )
-    for name, names in (("scopes", principal.scopes), ("roles", principal.roles)):
-        if names:
-            properties[name] = sorted(plain_text(each, f"subject.properties.{name}") for each in names)
-    if principal.actors:
-        properties["actors"] = [_texts("actor", id=a.id, kind=a.kind, issuer=a.issuer) for a in principal.actors]
-    if principal.issued_at:
-        properties["issued_at"] = plain_number(principal.issued_at, "subject.properties.issued_at")
-    if principal.expires_at:
-        properties["expires_at"] = plain_number(principal.expires_at, "subject.properties.expires_at")
-    if principal.authenticated_at is not None:
-        properties["auth_time"] = plain_number(principal.authenticated_at, "subject.properties.auth_time")
-    if principal.claims:
-        properties["claims"] = plain_object(principal.claims, "subject.properties.claims")
-    return properties
-
-
-def _context(question: Question) -> dict[str, Any]:
-    facts, as_of = question.facts, question.resource.as_of
-    context = _texts(
-        "context",
-        time=time_text(question.now, "context.time"),
-        environment=question.environment or None,
-        purpose=question.principal.purpose,
-        task=question.principal.task,
-        method=facts.method or None,
-        route=facts.route or None,
-        endpoint=facts.endpoint or None,
-        protocol=facts.protocol,
-        client=facts.client,
-        resource_as_of=None if as_of is None else time_text(as_of, "context.resource_as_of"),
-    )
-    if facts.tls is not NOT_TOLD:
-        context["tls"] = facts.tls
-    return context
-
-
-def _texts(where: str, **members: str | None) -> dict[str, Any]:
-    """The members that are told."""
-    return {
-        name: value if value.isascii() else plain_text(value, f"{where}.{name}")
-        for name, value in members.items()
-        if value is not None
-    }
-
-
-def _principal(subject: Members, context: Members) -> Principal:
-    type_, id_ = subject.clear_id("type"), subject.clear_id("id")
-    properties = subject.optional_object("properties")
-    subject.done()
-    principal = Principal(
-        issuer=properties.optional_text("issuer") or NOT_TOLD,
-        subject=id_,
-        kind=next((kind for kind in KINDS if kind == type_), None),
-        subject_kind=properties.optional_choice("subject_kind", KINDS),
-        actors=tuple(_actor(actor) for actor in properties.objects("actors")),
-        client=properties.optional_text("client"),
-        scopes=frozenset(properties.texts("scopes")),
-        roles=frozenset(properties.texts("roles")),
-        tenant=properties.optional_text("tenant"),
-        task=context.optional_text("task"),
-        purpose=context.optional_text("purpose"),
-        environment=properties.optional_text("environment"),
-        clearance=properties.optional_text("clearance"),
-        token_id=properties.optional_text("token_id"),
-        transaction=properties.optional_text("transaction"),
-        issued_at=properties.number("issued_at"),
-        expires_at=properties.number("expires_at"),
-        authenticated_at=properties.optional_number("auth_time"),
-        acr=properties.optional_text("acr"),
-        claims=properties.values("claims") or {},
-    )
-    properties.done()
-    return principal
-
-
-def _actor(actor: Members) -> Actor:
-    read = Actor(actor.text("id"), actor.choice("kind", KINDS), actor.optional_text("issuer"))
-    actor.done()
-    return read
-
-
-def _permission(action: Members) -> Permission:
-    name = action.text("name")
-    if not ACTION_NAME.fullmatch(name):
-        raise MessageError("action.name", "must be words of letters, digits, '_', '.', '-' joined by ':'")
-    action.done()
-    return Permission(action=name)
-
-
-def _resource(resource: Members, as_of: float | None) -> Resource:
-    read = Resource(resource.clear_id("type"), resource.clear_id("id"), resource.values("properties"), as_of)
-    resource.done()
-    return read
-
-
-def _facts(context: Members) -> RequestFacts:
+def _facts(context: Mapping[str, Any]) -> RequestFacts:
     return RequestFacts(
-        method=context.optional_text("method") or NOT_TOLD,
-        route=context.optional_text("route") or NOT_TOLD,
-        endpoint=context.optional_text("endpoint") or NOT_TOLD,
-        protocol=context.optional_choice("protocol", ("http", "websocket")) or NOT_TOLD,
-        client=context.optional_text("client"),
-        tls=context.flag("tls", NOT_TOLD),
+        method=context.get("method") or NOT_TOLD,
+        route=context.get("route") or NOT_TOLD,
+        endpoint=context.get("endpoint") or NOT_TOLD,
+        protocol=context.get("protocol", NOT_TOLD),
+        client=context.get("client"),
+        tls=context.get("tls", NOT_TOLD),
     )
+
+
+def _action_name(value: Any) -> str:
+    name = text(value)
+    if not ACTION_NAME.fullmatch(name):
+        raise MessageError("", "must be words of letters, digits, '_', '.', '-' joined by ':'")
+    return name
+
+
+def _names(value: Any) -> frozenset[str]:
+    return frozenset(_read_texts(value))
+
+
+def _actors(value: Any) -> tuple[Actor, ...]:
+    return tuple(Actor(**actor) for actor in _read_actors(value))
+
+
+_read_texts: Final = items_of(text)
+_read_actors: Final = items_of(object_of({"id": text, "kind": one_of(*KINDS), "issuer": text}, "id", "kind"))
+_KIND_OF: Final[Mapping[str, Kind]] = {kind: kind for kind in KINDS}
+
+_PROPERTIES: Final[Table] = {
+    "issuer": text,
+    "subject_kind": one_of(*KINDS),
+    "actors": _actors,
+    "client": text,
+    "scopes": _names,
+    "roles": _names,
+    "tenant": text,
+    "environment": text,
+    "clearance": text,
+    "token_id": text,
+    "transaction": text,
+    "issued_at": number,
+    "expires_at": number,
+    "auth_time": number,
+    "acr": text,
+    "claims": values,
+}
+_FIELDS: Final = {**{name: name for name in _PROPERTIES}, "auth_time": "authenticated_at"}
+"""The field of the principal that a property becomes."""
+
+_CONTEXT: Final[Table] = {
+    "time": time,
+    "resource_as_of": time,
+    "environment": text,
+    "purpose": text,
+    "task": text,
+    "method": text,
+    "route": text,
+    "endpoint": text,
+    "protocol": one_of("http", "websocket"),
+    "client": text,
+    "tls": flag,
+}
+_REQUEST: Final[Table] = {
+    "subject": object_of({"type": clear_id, "id": clear_id, "properties": object_of(_PROPERTIES)}, "type", "id"),
+    "action": object_of({"name": _action_name}, "name"),
+    "resource": object_of({"type": clear_id, "id": clear_id, "properties": values}, "type", "id"),
+    "context": object_of(_CONTEXT),
+}

@@ -1,119 +1,118 @@
-"""Reads one JSON object member by member; `done()` refuses the members that nobody read.
+"""Reads a JSON object by a table that has a reader for each member; a member without one is refused.
 
-An attribute that is silently ignored is one that the asker believes was weighed, so there are none.
+An attribute that is silently ignored is one that the asker believes was weighed, so there are none. Every reader raises
+MessageError for a value of another type, null included, and names the place as seen from its own value; whoever reads
+the object around it puts the name of the member in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from authz_middleware.remote.messages.values import MessageError, plain_number, plain_object, plain_text
+from authz_middleware.remote.messages.values import MessageError, plain_number, plain_object, plain_text, time_of
 from authz_middleware.resource import is_clear_id
 
-C = TypeVar("C", bound=str)
+Reader = Callable[[Any], Any]
+Table = Mapping[str, Reader]
+
+MAX_SHOWN: Final = 64
+"""Characters of an unknown member's name: it comes off the wire, and nobody writes a page into an error message."""
 
 
-class Members:
-    """One JSON object at `where`. Every reader raises MessageError for a value of another type; an absent
-    member reads as None or empty where the reader says so, and null is a value of another type."""
+def read(value: object, table: Table, required: Sequence[str] = ()) -> dict[str, Any]:
+    """What the readers make of the members of an object that are there. Raises MessageError for an unknown one, and
+    where a required one is missing."""
+    if not isinstance(value, Mapping):
+        raise MessageError("", "must be an object")
+    members: dict[str, Any] = {}
+    for name, item in value.items():
+        reader = table.get(name)
+        if reader is None:
+            raise MessageError(f".{_shown(name)}", "is not a known member")
+        try:
+            members[name] = reader(item)
+        except MessageError as error:
+            raise MessageError(f".{name}{error.where}", error.what) from None
+    for name in required:
+        if name not in members:
+            raise MessageError(f".{name}", "is required")
+    return members
 
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, Mapping):
-            raise MessageError(where or "the request", "must be an object")
-        self._where = where
-        self._left = dict(value)
 
-    def object(self, name: str) -> Members:
-        """A required object."""
-        self._require(name)
-        return Members(self._left.pop(name), self._at(name))
+def object_of(table: Table, *required: str) -> Reader:
+    """A reader of an object with these members."""
+    return lambda value: read(value, table, required)
 
-    def optional_object(self, name: str) -> Members:
-        """An object; an absent one reads as empty."""
-        return Members(self._left.pop(name, {}), self._at(name))
 
-    def objects(self, name: str) -> list[Members]:
-        """A list of objects; an absent one reads as empty."""
-        return [Members(item, f"{self._at(name)}[{index}]") for index, item in enumerate(self._list(name))]
+def items_of(reader: Reader) -> Reader:
+    """A reader of a list of values of one kind."""
 
-    def text(self, name: str) -> str:
-        """Required text."""
-        self._require(name)
-        return plain_text(self._left.pop(name), self._at(name))
-
-    def optional_text(self, name: str) -> str | None:
-        """Text, or None when absent."""
-        return self.text(name) if name in self._left else None
-
-    def clear_id(self, name: str) -> str:
-        """Required text that is safe to decide on, to log and to show."""
-        text = self.text(name)
-        if not is_clear_id(text):
-            raise MessageError(self._at(name), "must be 1 to 1024 characters, none of them invisible or a control")
-        return text
-
-    def choice(self, name: str, choices: Sequence[C]) -> C:
-        """One of a set of words, required."""
-        text = self.text(name)
-        for choice in choices:
-            if choice == text:
-                return choice
-        raise MessageError(self._at(name), f"must be one of {', '.join(choices)}")
-
-    def optional_choice(self, name: str, choices: Sequence[C]) -> C | None:
-        """One of a set of words, or None when absent."""
-        return self.choice(name, choices) if name in self._left else None
-
-    def texts(self, name: str) -> list[str]:
-        """A list of text; an absent one reads as empty."""
-        return [plain_text(item, f"{self._at(name)}[{index}]") for index, item in enumerate(self._list(name))]
-
-    def number(self, name: str) -> float:
-        """A number; an absent one reads as 0."""
-        value = self._left.pop(name, 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise MessageError(self._at(name), "must be a number")
-        return float(plain_number(value, self._at(name)))
-
-    def optional_number(self, name: str) -> float | None:
-        """A number, or None when absent."""
-        return self.number(name) if name in self._left else None
-
-    def flag(self, name: str, absent: bool) -> bool:
-        """True or False, or `absent`."""
-        if name not in self._left:
-            return absent
-        value = self._left.pop(name)
-        if not isinstance(value, bool):
-            raise MessageError(self._at(name), "must be true or false")
-        return value
-
-    def values(self, name: str) -> dict[str, Any] | None:
-        """An object of any JSON values but null, or None when absent."""
-        if name not in self._left:
-            return None
-        value = self._left.pop(name)
-        if not isinstance(value, Mapping):
-            raise MessageError(self._at(name), "must be an object")
-        return plain_object(value, self._at(name), strict=True)
-
-    def done(self) -> None:
-        """Refuse the members that nobody read."""
-        if self._left:
-            # The name comes off the wire: cut it, so that nobody writes a page into an error message.
-            name = str(min(self._left, key=str))[:64]
-            raise MessageError(self._at(plain_text(name, self._where)), "is not a known member")
-
-    def _require(self, name: str) -> None:
-        if name not in self._left:
-            raise MessageError(self._at(name), "is required")
-
-    def _list(self, name: str) -> list[Any]:
-        value = self._left.pop(name, [])
+    def read_items(value: Any) -> list[Any]:
         if not isinstance(value, list):
-            raise MessageError(self._at(name), "must be a list")
-        return value
+            raise MessageError("", "must be a list")
+        items = []
+        for item in value:
+            try:
+                items.append(reader(item))
+            except MessageError as error:
+                raise MessageError(f"[{len(items)}]{error.where}", error.what) from None
+        return items
 
-    def _at(self, name: str) -> str:
-        return f"{self._where}.{name}" if self._where else name
+    return read_items
+
+
+def one_of(*words: str) -> Reader:
+    """A reader of one of a set of words."""
+    known, what = {word: word for word in words}, f"must be one of {', '.join(words)}"
+
+    def read_word(value: Any) -> str:
+        word = known.get(text(value))
+        if word is None:
+            raise MessageError("", what)
+        return word
+
+    return read_word
+
+
+def text(value: Any) -> str:
+    """Text."""
+    return value if type(value) is str and value.isascii() else plain_text(value, "")
+
+
+def clear_id(value: Any) -> str:
+    """Text that is safe to decide on, to log and to show."""
+    id_ = text(value)
+    if not is_clear_id(id_):
+        raise MessageError("", "must be 1 to 1024 characters, none of them invisible or a control")
+    return id_
+
+
+def number(value: Any) -> float:
+    """A number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MessageError("", "must be a number")
+    return float(plain_number(value, ""))
+
+
+def flag(value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise MessageError("", "must be true or false")
+    return value
+
+
+def time(value: Any) -> float:
+    """A time, in seconds since the epoch."""
+    return time_of(text(value), "")
+
+
+def values(value: Any) -> dict[str, Any]:
+    """An object of any JSON values but null."""
+    if not isinstance(value, Mapping):
+        raise MessageError("", "must be an object")
+    return plain_object(value, "", strict=True)
+
+
+def _shown(name: object) -> str:
+    return plain_text(str(name)[:MAX_SHOWN], " has a member name that")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -20,6 +20,7 @@ from authz_middleware.errors import AuthzError
 
 MAX_DEPTH: Final = 16
 MAX_WHOLE: Final = 2**53 - 1
+_LEAST_WHOLE: Final = -MAX_WHOLE
 _RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
@@ -39,7 +40,10 @@ def plain_object(values: Mapping[str, Any], where: str, *, strict: bool = False)
     a 64-bit float says the same, tuples and sets lists. With `strict` the values must be JSON already, and a
     null is refused. Raises MessageError that names the member.
     """
-    return _object(values, where, strict, 0)
+    try:
+        return _object(values, strict, 0)
+    except MessageError as error:
+        raise MessageError(where + error.where, error.what) from None
 
 
 def plain_text(value: object, where: str) -> str:
@@ -95,80 +99,109 @@ def time_of(text: str, where: str) -> float:
     try:
         if match is None:
             raise ValueError  # noqa: TRY301 - the same report as for the thirteenth month
-        whole = datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00")).timestamp()
+        whole = _whole_second(match[1], match[3])
     except (ValueError, OverflowError):
         raise MessageError(where, "must be an RFC 3339 time with an offset, such as 2026-01-31T09:00:00.000Z") from None
     return whole + int((match[2] or "0").ljust(9, "0")) / 1e9
 
 
-def _object(values: Mapping[Any, Any], where: str, strict: bool, depth: int) -> dict[str, Any]:
+# What is asked about now was mostly asked within one of the last seconds, and read within one of them.
+@functools.lru_cache(64)
+def _whole_second(text: str, offset: str) -> float:
+    return datetime.fromisoformat(text + offset.replace("Z", "+00:00")).timestamp()
+
+
+def _object(values: Mapping[Any, Any], strict: bool, depth: int) -> dict[str, Any]:
+    """Every function from here on names the place of a problem as seen from its own value."""
     members: dict[str, Any] = {}
     for name, value in values.items():
         if type(name) is str and name.isascii() and _is_plain(value):
             members[name] = value
             continue
-        at = f"{where}.{plain_text(name, where + ' has a member name that')}"
+        plain_text(name, " has a member name that")
         if value is not None:
-            members[str.__str__(name)] = _plain(value, at, strict, depth + 1)
+            members[str.__str__(name)] = _inner(value, f".{name}", strict, depth)
         elif strict:
-            raise MessageError(at, "must not be null; leave the member out")
+            raise MessageError(f".{name}", "must not be null; leave the member out")
     return members
 
 
-def _is_plain(value: object) -> bool:
+def _array(values: Sequence[Any], strict: bool, depth: int) -> list[Any]:
+    if all(map(_is_plain, values)):
+        return list(values)
+    return [_inner(value, f"[{index}]", strict, depth) for index, value in enumerate(values)]
+
+
+def _is_plain(value: Any) -> bool:
     """Whether a value is, at a glance, what it will be in JSON. Nearly all are, and this runs for every one."""
     kind = type(value)
     if kind is str:
-        return value.isascii()  # type: ignore[attr-defined, no-any-return]  # narrowed by its exact type
-    if kind is int or kind is float:
-        return -MAX_WHOLE <= value <= MAX_WHOLE  # type: ignore[operator]  # likewise
+        return value.isascii()  # type: ignore[no-any-return]  # narrowed by its exact type
+    if kind is int:
+        return _LEAST_WHOLE <= value <= MAX_WHOLE  # type: ignore[no-any-return]  # likewise
+    if kind is float:
+        return value - value == 0.0  # type: ignore[no-any-return]  # likewise; true of all that are finite
     return kind is bool
 
 
-def _plain(value: Any, where: str, strict: bool, depth: int) -> Any:
+def _inner(value: Any, step: str, strict: bool, depth: int) -> Any:
+    try:
+        return _plain(value, strict, depth + 1)
+    except MessageError as error:
+        raise MessageError(step + error.where, error.what) from None
+
+
+def _plain(value: Any, strict: bool, depth: int) -> Any:
     if depth > MAX_DEPTH:
-        raise MessageError(where, f"is nested more than {MAX_DEPTH} deep")
+        raise MessageError("", f"is nested more than {MAX_DEPTH} deep")
+    kind = type(value)
+    if kind is dict:
+        return _object(value, strict, depth)
+    if kind is list:
+        return _array(value, strict, depth)
     if isinstance(value, Enum) and not strict:
-        return _plain(value.value, where, strict, depth)
+        return _plain(value.value, strict, depth)
     if isinstance(value, str):
-        return plain_text(value, where)
+        return plain_text(value, "")
     if isinstance(value, bool | int | float):
-        return plain_number(value, where)
+        return plain_number(value, "")
+    return _contained(value, strict, depth)
+
+
+def _contained(value: Any, strict: bool, depth: int) -> Any:
     if isinstance(value, Mapping):
-        return _object(value, where, strict, depth)
+        return _object(value, strict, depth)
     if isinstance(value, list | tuple):
-        if all(map(_is_plain, value)):
-            return list(value)
-        return [_plain(item, f"{where}[{index}]", strict, depth + 1) for index, item in enumerate(value)]
+        return _array(value, strict, depth)
     if not strict:
-        return _converted(value, where, depth)
-    raise MessageError(where, "must not be null" if value is None else "must be JSON")
+        return _converted(value, depth)
+    raise MessageError("", "must not be null" if value is None else "must be JSON")
 
 
-def _converted(value: Any, where: str, depth: int) -> Any:
+def _converted(value: Any, depth: int) -> Any:
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise MessageError(where, "is a datetime without a time zone")
+            raise MessageError("", "is a datetime without a time zone")
         return value.isoformat()
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Decimal):
-        return _decimal(value, where)
+        return _decimal(value)
     if isinstance(value, set | frozenset):
         try:
-            return sorted(_plain(item, f"{where}[]", False, depth + 1) for item in value)
+            return sorted(_inner(item, "[]", False, depth) for item in value)
         except TypeError:
-            raise MessageError(where, "is a set of values that have no order between them") from None
-    raise MessageError(where, f"is a {type(value).__name__}, which has no form in JSON; give text or a number")
+            raise MessageError("", "is a set of values that have no order between them") from None
+    raise MessageError("", f"is a {type(value).__name__}, which has no form in JSON; give text or a number")
 
 
-def _decimal(value: Decimal, where: str) -> float:
+def _decimal(value: Decimal) -> float:
     """A number that prints as the same decimal, so that a limit compares as it was written."""
     if not value.is_finite():
-        raise MessageError(where, "is not a finite number")
+        raise MessageError("", "is not a finite number")
     number = int(value) if value == value.to_integral_value() else float(value)
     if Decimal(repr(number)) != value:
-        raise MessageError(where, "has more digits than a number in JSON can carry; give text")
-    return plain_number(number, where)
+        raise MessageError("", "has more digits than a number in JSON can carry; give text")
+    return plain_number(number, "")

@@ -8,10 +8,13 @@ from typing import Literal, get_args
 
 import msgspec
 
+from authz_middleware.identity.spiffe.spiffe_id import SpiffeId
 from authz_middleware.settings.action_patterns import check_action_pattern
 from authz_middleware.settings.model import covers
-from authz_middleware.settings.remote.credential import read_credential
-from authz_middleware.settings.secret import Secret
+from authz_middleware.settings.remote.credential import CredentialSettings, read_credential
+from authz_middleware.settings.remote.endpoints import EndpointSettings, read_endpoints
+from authz_middleware.settings.remote.probe import ProbeSettings, read_probe
+from authz_middleware.settings.remote.tls import KeyPair, TlsSettings, read_tls, read_unix_socket
 from authz_middleware.settings.section import Section
 from authz_middleware.settings.urls import check_url
 
@@ -34,8 +37,12 @@ class RemoteSettings(msgspec.Struct, frozen=True):
     deadline: float = 0.2
     deadlines: Mapping[str, float] = {}
     """Deadlines of their own, by action pattern."""
-    credential: Secret | None = None
+    credential: CredentialSettings | None = None
     ca_file: Path | None = None
+    client_certificate: KeyPair | None = None
+    server_id: SpiffeId | None = None
+    """The SPIFFE ID of the decision point, where it is known by that and not by the host name of its URL."""
+    unix_socket: Path | None = None
     max_connections: int = 64
     permit_ttl: float = 0.0
     deny_ttl: float = 0.0
@@ -43,9 +50,18 @@ class RemoteSettings(msgspec.Struct, frozen=True):
     show_reason: bool = False
     """Whether a refused client is told the decision point's `reason_user`."""
     breaker: BreakerSettings = BreakerSettings()
+    endpoints: EndpointSettings = EndpointSettings()
+    probe: ProbeSettings | None = None
+
+    @property
+    def tls(self) -> TlsSettings:
+        """How TLS connections to the decision point are made."""
+        return TlsSettings(self.ca_file, self.client_certificate, self.server_id)
 
     def deadline_for(self, action: str) -> float:
         """The deadline of the longest pattern that covers this action, else the common one."""
+        if not self.deadlines:
+            return self.deadline
         fitting = [pattern for pattern in self.deadlines if covers(pattern, action)]
         return self.deadlines[max(fitting, key=len)] if fitting else self.deadline
 
@@ -57,20 +73,26 @@ def read_remote(root: Section) -> RemoteSettings | None:
         return None
     url = section.text("url")
     if isinstance(url, str):
-        check_url(section, "url", url)
+        check_url(section, "url", url, is_local="unix_socket" in section)
+    tls = read_tls(section, url)
     settings = RemoteSettings(
         url=url,
         dialect=section.choice("dialect", get_args(Dialect), "authzen"),
         deadline=section.duration("deadline", "200ms", least="1ms", most="30s"),
         deadlines=_deadlines(section.table("deadlines")),
         credential=read_credential(section),
-        ca_file=section.file("ca_file", None),
+        ca_file=tls.ca_file,
+        client_certificate=tls.client_certificate,
+        server_id=tls.server_id,
+        unix_socket=read_unix_socket(section),
         max_connections=section.whole("max_connections", 64, least=1, most=4096),
         permit_ttl=section.duration("permit_ttl", "0s", most="5m"),
         deny_ttl=section.duration("deny_ttl", "0s", most="5m"),
         cache_size=section.whole("cache_size", 10_000, least=1, most=1_000_000),
         show_reason=section.flag("show_reason", False),
         breaker=_breaker(section.table("breaker")),
+        endpoints=read_endpoints(section),
+        probe=read_probe(section),
     )
     section.done()
     return settings
