@@ -4,6 +4,7 @@ This package is the core and imports no framework; the middleware lines are in `
 and `authz_flask`.
 """
 
+from authz_middleware.advice import Obligation
 from authz_middleware.answer import Answer
 from authz_middleware.authorization import Authorization
 from authz_middleware.current import authz
@@ -20,6 +21,7 @@ from authz_middleware.identity.principal import Actor, Principal
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.permission import Permission, PublicAccess, public, requires
 from authz_middleware.resource import Resource
+from authz_middleware.search import SearchError
 from authz_middleware.settings import Settings
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "AuthzError",
     "Decision",
     "NoRequestError",
+    "Obligation",
     "Permission",
     "PolicyError",
     "Principal",
@@ -38,6 +41,7 @@ __all__ = [
     "Reason",
     "Resource",
     "ResourceLoaders",
+    "SearchError",
     "Settings",
     "SettingsError",
     "Source",

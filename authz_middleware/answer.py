@@ -1,7 +1,7 @@
-"""What a refused client is told: RFC 9457 problem details with a decision id, and no word about why.
+"""What a refused client is told: RFC 9457 problem details with a decision id, and no word of ours about why.
 
 The reason is in the record. A client learns the status, what it may try next (authenticate, another scope,
-later), and the id to quote when it asks a person.
+later), the id to quote when it asks a person, and, where the settings say so, what the decision point wants it to read.
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ def answer_for(
     retry_after: float,
     challenges: Sequence[Header] = BEARER,
     resource_metadata: str | None = None,
+    detail: str | None = None,
 ) -> Answer:
     """The refusal of this decision; without an id where nothing could be recorded.
 
     `retry_after` is in seconds and only said where waiting can help. `challenges` are the schemes that a client may
     authenticate with, as headers, and what else they send along (`DPoP-Nonce`); they are only sent where authenticating
     can help. `resource_metadata` is the URL of the metadata that tells where to get a token (RFC 9728 section 5.1).
+    `detail` is a text for people (RFC 9457 section 3.1.4); it never gets into a header.
     """
     status = _status_of(decision)
     problem: dict[str, str | int] = {
@@ -68,6 +70,8 @@ def answer_for(
         "title": _TITLES[status],
         "status": status,
     }
+    if detail is not None:
+        problem["detail"] = detail
     if decision_id is not None:
         problem["decision_id"] = decision_id
     headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]

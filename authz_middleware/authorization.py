@@ -7,6 +7,7 @@ adapter lets no response leave whose ledger holds neither a permit nor a public 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from authz_middleware.answer import Answer
@@ -20,9 +21,11 @@ from authz_middleware.question import Question
 from authz_middleware.resource import Resource, is_clear_id
 
 if TYPE_CHECKING:
+    from authz_middleware.health import Health
     from authz_middleware.pep import EnforcementPoint
     from authz_middleware.policy.snapshot import Snapshot
     from authz_middleware.revocation.feeds.event_receiver import EventReceiver
+    from authz_middleware.search import Search
 
 UNDECIDED: Final = Decision(permit=False, reason=Reason.UNDECIDED)
 NOTHING: Final = Requirement()
@@ -97,13 +100,40 @@ class Authorization:
         no other consequence. In observe mode the answer is always True."""
         if self._observes_nobody:
             return True
-        return self._pep.decide(self, action, resource)[0].permit or self._pep.observes
+        return self._holds(self._pep.decide(self, action, resource))
 
     async def apermitted(self, action: str, resource: object = None) -> bool:
         """`permitted` for an asynchronous handler."""
         if self._observes_nobody:
             return True
-        return (await self._pep.adecide(self, action, resource))[0].permit or self._pep.observes
+        return self._holds(await self._pep.adecide(self, action, resource))
+
+    def permitted_each(self, action: str, resources: Iterable[object]) -> list[bool]:
+        """`permitted` for each of several resources, in order, in a synchronous handler: what a list is filtered by.
+
+        Each decision is recorded. What the decision point has to be asked about is asked together (AuthZEN 1.0,
+        Access Evaluations), within one deadline.
+        """
+        resources = list(resources)
+        if self._observes_nobody:
+            return [True] * len(resources)
+        return [self._holds(outcome) for outcome in self._pep.decide_each(self, action, resources)]
+
+    async def apermitted_each(self, action: str, resources: Iterable[object]) -> list[bool]:
+        """`permitted_each` for an asynchronous handler."""
+        resources = list(resources)
+        if self._observes_nobody:
+            return [True] * len(resources)
+        return [self._holds(outcome) for outcome in await self._pep.adecide_each(self, action, resources)]
+
+    @property
+    def search(self) -> Search:
+        """What the decision point knows to be permitted: hints of what to show, never decisions."""
+        return self._pep.search(self)
+
+    def health(self) -> Health:
+        """How the enforcement point is: what a readiness endpoint answers by. Opens no socket and waits for nobody."""
+        return self._pep.health()
 
     @property
     def receiver(self) -> EventReceiver:
@@ -169,6 +199,9 @@ class Authorization:
     def _observes_nobody(self) -> bool:
         """Whether the handler only runs because nothing is refused here: nobody is known to ask further about."""
         return self.principal is None and self._pep.observes and self.decision.reason is not Reason.PUBLIC
+
+    def _holds(self, outcome: tuple[Decision, Answer | None]) -> bool:
+        return outcome[0].permit or self._pep.observes
 
     def _resource(self, resource: object) -> Resource:
         if resource is None:

@@ -11,17 +11,23 @@ await authz.acheck("invoice:approve", resource=f"invoice/{invoice_id}") # in an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
+from authz_middleware.advice import Obligation
 from authz_middleware.authorization import Authorization
 from authz_middleware.decision import Decision
 from authz_middleware.errors import NoRequestError
+from authz_middleware.health import Health
 from authz_middleware.identity.principal import Principal
 from authz_middleware.loaders import ResourceLoaders
+from authz_middleware.obligations import Obligations
+from authz_middleware.question import Question
 from authz_middleware.revocation.feeds.event_receiver import EventReceiver
+from authz_middleware.search import Search
 
+H = TypeVar("H", bound=Callable[[Obligation, Question], Any])
 L = TypeVar("L", bound=Callable[[str], Any])
 
 current_authorization: Final[ContextVar[Authorization]] = ContextVar("authz")
@@ -29,14 +35,19 @@ current_authorization: Final[ContextVar[Authorization]] = ContextVar("authz")
 
 class CurrentAuthz:
     """Forwards to the `Authorization` of the request being handled. Outside of one, everything but `resource`
-    raises NoRequestError."""
+    and `obligation` raises NoRequestError."""
 
     def __init__(self) -> None:
         self.loaders = ResourceLoaders()
+        self.obligations = Obligations()
 
     def resource(self, type_: str) -> Callable[[L], L]:
         """Register a loader of the attributes of one resource type; see `ResourceLoaders.register`."""
         return self.loaders.register(type_)
+
+    def obligation(self, id_: str) -> Callable[[H], H]:
+        """Register what carries out one kind of obligation of a permit; see `Obligations.register`."""
+        return self.obligations.register(id_)
 
     @property
     def current(self) -> Authorization:
@@ -65,6 +76,15 @@ class CurrentAuthz:
         return self.current.degraded
 
     @property
+    def search(self) -> Search:
+        """See `Authorization.search`."""
+        return self.current.search
+
+    def health(self) -> Health:
+        """See `Authorization.health`."""
+        return self.current.health()
+
+    @property
     def receiver(self) -> EventReceiver:
         """See `Authorization.receiver`."""
         return self.current.receiver
@@ -77,6 +97,10 @@ class CurrentAuthz:
         """See `Authorization.permitted`."""
         return self.current.permitted(action, resource)
 
+    def permitted_each(self, action: str, resources: Iterable[object]) -> list[bool]:
+        """See `Authorization.permitted_each`."""
+        return self.current.permitted_each(action, resources)
+
     async def acheck(self, action: str, resource: object = None) -> Decision:
         """See `Authorization.acheck`."""
         return await self.current.acheck(action, resource)
@@ -84,6 +108,10 @@ class CurrentAuthz:
     async def apermitted(self, action: str, resource: object = None) -> bool:
         """See `Authorization.apermitted`."""
         return await self.current.apermitted(action, resource)
+
+    async def apermitted_each(self, action: str, resources: Iterable[object]) -> list[bool]:
+        """See `Authorization.apermitted_each`."""
+        return await self.current.apermitted_each(action, resources)
 
     def complete_task(self, *, task: str | None = None, transaction: str | None = None, reason: str) -> None:
         """See `Authorization.complete_task`."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from authz_middleware.advice import Advice
 from authz_middleware.step_up import StepUp
 
 
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     ACTOR_DEPTH = "actor.depth"
     RESOURCE_INVALID = "resource.invalid"
     REMOTE_DENY = "remote.deny"
+    OBLIGATION_UNFULFILLED = "obligation.unfulfilled"
     UNDECIDED = "guard.undecided"
     # it could not be decided (503)
     KEYS_UNAVAILABLE = "keys.unavailable"
@@ -102,3 +104,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """With AUTHENTICATION_INSUFFICIENT, how the person behind the token would have to authenticate (RFC 9470); None
     where no person is, or no authentication could suffice."""
     detail: str | None = None
+    advice: Advice | None = None
+    """What the decision point said beside its decision; None where it was not asked, or said nothing else."""
+    unfulfilled: str | None = None
+    """With OBLIGATION_UNFULFILLED, the id of the obligation that was not carried out."""

@@ -32,6 +32,12 @@ class Ask(msgspec.Struct, frozen=True):
     query: RemoteQuery
 
 
+class AskAll(msgspec.Struct, frozen=True):
+    """Put several questions to the decision point. Answered by a list of as many replies, in order."""
+
+    queries: tuple[RemoteQuery, ...]
+
+
 class Await(msgspec.Struct, frozen=True):
     """Wait until a record is accepted or written. Answered by whether it was."""
 
@@ -56,7 +62,7 @@ class Work(msgspec.Struct, frozen=True):
     job: Job
 
 
-Effect = Load | Ask | Await | Work
+Effect = Load | Ask | AskAll | Await | Work
 R = TypeVar("R")
 Flow = Generator[Effect, Any, R]
 

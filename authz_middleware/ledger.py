@@ -49,7 +49,7 @@ class Ledger:
     @property
     def degraded(self) -> bool:
         """Whether the response must say that it was permitted by a fallback's narrower rules."""
-        return any(authorization.degraded for authorization in self.taken)
+        return self._pep.settings.fallback.degraded_header and any(each.degraded for each in self.taken)
 
     def replacement(self, outgoing: Outgoing, facts: Callable[[], RequestFacts]) -> Answer | None:
         """What must leave instead of this response, or None when it may leave as it is. Never raises.

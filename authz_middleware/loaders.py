@@ -61,7 +61,14 @@ class ResourceLoaders:
             return _with(resource, {}, now)
         if inspect.iscoroutinefunction(loader):
             return _with(resource, await loader(resource.id), now)
-        return _with(resource, await asyncio.to_thread(loader, resource.id), now)
+        return _with(resource, await asyncio.to_thread(_call, loader, resource.id), now)
+
+
+def _call(loader: Callable[[str], Any], id_: str) -> Any:
+    try:
+        return loader(id_)
+    except StopIteration:  # cannot be carried to an event loop: whoever waits for it there waits for ever
+        raise LoaderError(f"the loader {loader!r} raised StopIteration") from None
 
 
 def _with(resource: Resource, attributes: object, now: float) -> Resource:

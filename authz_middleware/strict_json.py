@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+import msgspec
+
 MAX_BODY: Final = 64 * 1024
 MAX_DEPTH: Final = 32
 MAX_DIGITS: Final = 19
@@ -36,6 +38,35 @@ def parse_object(body: bytes, *, max_bytes: int = MAX_BODY, max_items: int | Non
         raise StrictJSONError("body.too_large")
     if max_items is not None and body.count(b",") + body.count(b"[") + body.count(b"{") > max_items:
         raise StrictJSONError("body.too_many_items")
+    value = _plain(body)
+    if value is None:
+        value = _careful(body)
+    # Both faults are only possible where these bytes are, and the walk costs more than the parsing.
+    if b"\\u" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _walk(value)
+    return value
+
+
+def _plain(body: bytes) -> dict[str, Any] | None:
+    """The object, where `body` is what an encoder writes of what a decoder reads in it, white space apart; else None.
+
+    Then no member was read twice, no number in two ways and no text by way of an escape: whatever the decoder took for
+    another, or left out, the encoder would have written otherwise. White space stands between two tokens only where
+    another character does as well, so that nothing grows together when it is taken away, and a line break or a tab
+    within a text is written as an escape. Nearly all that is sent is of this form, and it is read three times as fast.
+    """
+    try:
+        value = _READ(body)
+        written = _WRITE(value)
+    except Exception:  # noqa: BLE001 - whatever it was, the careful reader says what is wrong
+        return None
+    if written != body and written.translate(None, _WHITE_SPACE) != body.translate(None, _WHITE_SPACE):
+        return None
+    return value if isinstance(value, dict) and _TOO_MANY_DIGITS not in body.translate(_DIGITS_AS_ZEROS) else None
+
+
+def _careful(body: bytes) -> dict[str, Any]:
+    """The object in any other spelling, or what is wrong with it."""
     try:
         value = _DECODER.decode(body.decode("utf-8"))
     except StrictJSONError:
@@ -48,9 +79,6 @@ def parse_object(body: bytes, *, max_bytes: int = MAX_BODY, max_items: int | Non
         raise StrictJSONError("body.not_json") from None
     if not isinstance(value, dict):
         raise StrictJSONError("body.not_an_object")
-    # Both faults are only possible where these bytes are, and the walk costs more than the parsing.
-    if b"\\u" in body or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _walk(value)
     return value
 
 
@@ -79,6 +107,12 @@ def _finite(text: str) -> float:
         raise StrictJSONError("body.not_finite")
     return number
 
+
+_READ: Final = msgspec.json.Decoder().decode
+_WRITE: Final = msgspec.json.Encoder().encode
+_WHITE_SPACE: Final = b" \t\r\n"
+_DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_TOO_MANY_DIGITS: Final = b"0" * MAX_DIGITS  # with a sign before it, one too many
 
 # Made once: json.loads makes one at each call with hooks, which takes longer than to read a token's claims.
 _DECODER: Final = json.JSONDecoder(

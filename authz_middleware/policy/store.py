@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class SnapshotStore:
         self.source = source
         self._check = check
         self._current: Snapshot | None = None
+        self._activated_at = 0.0
         self._digest: bytes | None = None
         self.renew_after_fork()
         renew_in_children(self)
@@ -43,7 +45,13 @@ class SnapshotStore:
 
     def activate(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force. One assignment: a reader sees the old one or the new one, never a mixture."""
+        self._activated_at = time.monotonic()
         self._current = snapshot
+
+    @property
+    def age(self) -> float | None:
+        """For how many seconds the snapshot has been in force; None before the first one."""
+        return None if self._current is None else time.monotonic() - self._activated_at
 
     def reload(self) -> bool:
         """Read the source again; True when a new snapshot came into force, False when the content is the same.

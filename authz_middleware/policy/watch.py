@@ -32,6 +32,11 @@ class PolicyWatcher:
         self._reported: str | None = None
         renew_in_children(self)
 
+    @property
+    def problem(self) -> str | None:
+        """Why the file as it is now is not in force; None when it is."""
+        return self._reported
+
     def start(self) -> None:
         """Start following; without effect while it already does. A forked child follows with a thread of its own."""
         if self._thread is not None and self._thread.is_alive():

@@ -17,6 +17,7 @@ from authz_middleware.decision import Decision, FallbackMode, Reason, Source
 from authz_middleware.facts import RequestFacts
 from authz_middleware.question import Question
 from authz_middleware.record.identifiers import decision_id, trace_id
+from authz_middleware.record.masking import mask
 from authz_middleware.settings.model import Mode
 from authz_middleware.step_up import StepUp
 
@@ -58,6 +59,18 @@ class FallbackTaken(msgspec.Struct, frozen=True, omit_defaults=True):
     age_s: float | None = None
 
 
+class AdviceGiven(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the decision point said beside its decision: its reasons, how the person behind the token should have
+    authenticated (told to the client or not), the ids of what it obliges the application to before a permit may be
+    acted on, and which of these was not carried out. Not the attributes of obligations."""
+
+    reason_user: str | None = None
+    reason_admin: str | None = None
+    step_up: StepUp | None = None
+    obligations: tuple[str, ...] = ()
+    unfulfilled: str | None = None
+
+
 class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What OPA's event has no place for. Empty members are left out.
 
@@ -77,6 +90,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     owner: str | None = None
     serial: int | None = None
     decided_by: Source
+    advice: AdviceGiven | None = None
     fallback: FallbackTaken | None = None
     missing_inputs: tuple[str, ...] = ()
     stale_inputs: tuple[str, ...] = ()
@@ -129,6 +143,7 @@ def decision_event(
     """The event of one decision. `input` is the AuthZEN request or its JSON (`msgspec.Raw`), `timestamp` RFC 3339."""
     decision, facts = submission.decision, submission.facts
     policy, revision = decision.policy, decision.revision
+    advice, advice_masked = _advice(decision)
     action = action_of(submission)
     return Event(
         labels=labels,
@@ -139,12 +154,12 @@ def decision_event(
         input=input,
         result=decision.permit,
         erased=erased,
-        masked=masked,
+        masked=masked + advice_masked,
         requested_by=facts.client,
         timestamp=timestamp,
         metrics=submission.metrics,
         req_id=submission.req_id,
-        authz=_explanation(submission, mode, writer, prev, dropped),
+        authz=_explanation(submission, advice, mode, writer, prev, dropped),
     )
 
 
@@ -172,7 +187,25 @@ def shown_request(submission: Submission) -> dict[str, Any]:
     }
 
 
-def _explanation(submission: Submission, mode: Mode, writer: str, prev: str | None, dropped: int) -> Explanation:
+def _advice(decision: Decision) -> tuple[AdviceGiven | None, tuple[str, ...]]:
+    """The advice of a decision, and JSON pointers to what is masked in it."""
+    advice = decision.advice
+    if advice is None:
+        return None, ()
+    told = {
+        "reason_user": advice.reason_user,
+        "reason_admin": advice.reason_admin,
+        "obligations": [obligation.id for obligation in advice.obligations],
+        "unfulfilled": decision.unfulfilled,
+    }
+    shown, masked = mask(told, "/authz/advice")
+    ids = tuple(shown.pop("obligations"))
+    return AdviceGiven(**shown, step_up=advice.step_up, obligations=ids), masked
+
+
+def _explanation(
+    submission: Submission, advice: AdviceGiven | None, mode: Mode, writer: str, prev: str | None, dropped: int
+) -> Explanation:
     decision = submission.decision
     fallback = decision.fallback
     return Explanation(
@@ -185,6 +218,7 @@ def _explanation(submission: Submission, mode: Mode, writer: str, prev: str | No
         owner=decision.owner,
         serial=decision.serial,
         decided_by=decision.source,
+        advice=advice,
         fallback=None if fallback is None else FallbackTaken(fallback.trigger, fallback.mode, fallback.age_s),
         missing_inputs=decision.missing_inputs,
         stale_inputs=decision.stale_inputs,

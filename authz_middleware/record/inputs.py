@@ -21,6 +21,8 @@ from authz_middleware.remote.messages.values import MessageError, plain_object
 from authz_middleware.resource import Resource
 
 MAX_FRAMES: Final = 2048
+MAX_FRAME: Final = 4096
+"""Bytes; a longer one is made anew each time. A decision point's callers say themselves how much they tell."""
 
 _PLACEHOLDER: Final = Resource("route", "r")
 _encode: Final = msgspec.json.Encoder().encode
@@ -82,9 +84,11 @@ class Inputs:
         )
         frame = self._frames.get(key)
         if frame is None:
-            if len(self._frames) >= MAX_FRAMES:
-                del self._frames[next(iter(self._frames))]
-            frame = self._frames[key] = _frame_of(question)
+            frame = _frame_of(question)
+            if len(frame.head) + len(frame.context) <= MAX_FRAME:
+                if len(self._frames) >= MAX_FRAMES:
+                    del self._frames[next(iter(self._frames))]
+                self._frames[key] = frame
         return frame
 
 
@@ -102,7 +106,8 @@ def _frame_of(question: Question) -> _Frame:
     del request["resource"], request["context"]["time"]
     request, masked = mask(request, "/input")
     context = request.pop("context")
-    return _Frame(question.principal, _encode(request)[:-1], b"," + _encode(context)[1:-1], erased, masked)
+    told = _encode(context)[1:-1]  # of an AuthZEN request of another application, perhaps nothing
+    return _Frame(question.principal, _encode(request)[:-1], b"," + told if told else b"", erased, masked)
 
 
 def _told_request(question: Question) -> dict[str, Any]:

@@ -181,6 +181,11 @@ class Recorder:
         writer = self._writer
         return Counters(submitted=self._seq, written=writer.written, dropped=writer.dropped, failed=writer.failed)
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether records cannot be written: the sink has just refused some, or takes longer than `max_wait`."""
+        return self._writer.is_failing(self._settings.max_wait)
+
     def _begin(self, sink: Sink) -> None:
         """Start an empty queue under a new writer name: when made, and in a child after `fork`."""
         self._lock = threading.RLock()  # a signal handler that decides something must not lock itself out

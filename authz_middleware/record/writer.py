@@ -25,6 +25,10 @@ FIRST_BACKOFF_S: Final = 0.05
 LAST_BACKOFF_S: Final = 5.0
 COMPLAINT_EVERY_S: Final = 60.0
 
+FORGET_S: Final = 2 * LAST_BACKOFF_S
+"""How long a failed write tells something of the sink. Whoever takes no more requests because of it, and so has nothing
+to write, would otherwise never learn that the sink is well again."""
+
 
 class Writer:
     """Drains `queue`. Whoever appends to it calls `wake` when `idle` is set; the thread starts with the first call.
@@ -39,6 +43,8 @@ class Writer:
         self.written = 0
         self.dropped = 0
         self.failed = 0
+        self._failed_at: float | None = None
+        self._writing_since: float | None = None
         self._sink = sink
         self._lines = lines
         self._linger = linger
@@ -63,6 +69,13 @@ class Writer:
         """Count a record that finds no room."""
         with self._lock:
             self.dropped += 1
+
+    def is_failing(self, patience: float) -> bool:
+        """Whether the sink has just not taken records, or has been taking one for longer than `patience` seconds."""
+        now, failed_at, writing_since = time.monotonic(), self._failed_at, self._writing_since
+        if writing_since is not None and now - writing_since > patience:
+            return True
+        return failed_at is not None and now - failed_at < FORGET_S
 
     def flush(self, timeout: float) -> bool:
         """Wait until all submitted so far is written or given up. False when `timeout` seconds were too few."""
@@ -144,12 +157,15 @@ class Writer:
         lost = self.dropped + self.failed
         lines = self._lines.of(submissions, lost - self._lost_told)
         try:
+            self._writing_since = time.monotonic()
             self._sink.write(lines)
             written = len(lines)
         except SinkError as error:
             written, reason = error.written, error.reason
         except Exception as error:  # noqa: BLE001 - whatever a sink raises, the thread goes on
             reason = type(error).__name__
+        self._failed_at = None if written == len(lines) else time.monotonic()
+        self._writing_since = None
         if written:
             self._lines.wrote(lines[written - 1])
             self._lost_told = lost

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from authz_middleware.remote.messages.evaluation import MessageError
+from authz_middleware.server.decider import MALFORMED, Outcome, Sitting, reply_of
+from authz_middleware.server.exchange import Reply, encode, error_body
 
 ENTITIES: Final = ("subject", "action", "resource", "context")
 EXECUTE_ALL: Final = "execute_all"
-MAX_MESSAGE: Final = 256
 MAX_WORK: Final = 4 * 1024 * 1024
 
 # Which decision ends a batch early; with None all are made.
@@ -19,13 +20,9 @@ SEMANTICS: Final[Mapping[str, bool | None]] = {
     "permit_on_first_permit": True,
 }
 
-Result = dict[str, Any]
 
-
-def evaluate_all(
-    request: Mapping[str, Any], evaluate: Callable[[Mapping[str, Any]], Result], *, most: int, size: int = 0
-) -> Result | None:
-    """The answer to a batch, or None when the request holds no batch and is a single evaluation after all.
+def evaluate_all(request: Mapping[str, Any], sitting: Sitting, *, most: int, size: int) -> Reply:
+    """The answer to a batch; a request that holds none is a single evaluation after all.
 
     An item that is not a question is denied with an error in its context, as the specification has it, and does
     not spoil the others. `size` is that of the request in bytes. Raises MessageError when the batch itself is
@@ -40,42 +37,36 @@ def evaluate_all(
     if len(items) * size > MAX_WORK:
         raise MessageError("evaluations", f"times the size of the request must be at most {MAX_WORK} bytes")
     for name in request:
-        if name not in (*ENTITIES, "evaluations", "options"):
+        if name not in (*ENTITIES, "evaluations", "options") and not sitting.is_lenient:
             raise MessageError(name[:64], "is not a known member")
-    last = SEMANTICS[_semantic(request.get("options", {}))]
-    if not items:
-        return None
+    last = SEMANTICS[_semantic(request.get("options", {}), lenient=sitting.is_lenient)]
     defaults = {name: request[name] for name in ENTITIES if name in request}
-    results: list[Result] = []
+    if not items:
+        return reply_of(sitting.decide(defaults))
+    bodies: list[bytes] = []
     for index, item in enumerate(items):
-        result = _evaluate_item(item, defaults, index, evaluate)
-        results.append(result)
-        if last is not None and result["decision"] is last:
+        outcome = _evaluate_item(item, defaults, index, sitting)
+        bodies.append(outcome.body)
+        if last is not None and outcome.permit is last:
             break
-    return {"evaluations": results}
+    return Reply(200, b'{"evaluations":[' + b",".join(bodies) + b"]}")
 
 
-def error_body(status: int, message: str) -> dict[str, Any]:
-    """The form of an error, of a whole request and of an item alike."""
-    return {"error": {"status": status, "message": message[:MAX_MESSAGE]}}
-
-
-def _evaluate_item(
-    item: object, defaults: Mapping[str, Any], index: int, evaluate: Callable[[Mapping[str, Any]], Result]
-) -> Result:
+def _evaluate_item(item: object, defaults: Mapping[str, Any], index: int, sitting: Sitting) -> Outcome:
     try:
         if not isinstance(item, Mapping):
             raise MessageError("item", "must be an object")  # noqa: TRY301 - reported like any other mistake in it
-        return evaluate({**defaults, **item})
+        return sitting.decide({**defaults, **item})
     except MessageError as error:
-        return {"decision": False, "context": error_body(400, f"evaluations[{index}].{error}")}
+        sitting.record(None, MALFORMED)
+        return Outcome(False, encode({"decision": False, "context": error_body(400, f"evaluations[{index}].{error}")}))
 
 
-def _semantic(options: object) -> str:
+def _semantic(options: object, *, lenient: bool) -> str:
     if not isinstance(options, Mapping):
         raise MessageError("options", "must be an object")
     for name in options:
-        if name != "evaluations_semantic":
+        if name != "evaluations_semantic" and not lenient:
             raise MessageError(f"options.{name[:64]}", "is not a known member")
     semantic = options.get("evaluations_semantic", EXECUTE_ALL)
     if not isinstance(semantic, str) or semantic not in SEMANTICS:

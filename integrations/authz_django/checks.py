@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Info, Warning  # noqa: A004 - Django's names for them
 from django.utils.module_loading import import_string
 
-from authz_django.configuration import read_render, read_settings
+from authz_django.configuration import read_render, read_settings, read_transports
 from authz_django.endpoint import Target, methods_of
 from authz_django.urlconf import Leaf, leaves
 from authz_middleware.errors import AuthzError, PolicyError, Problem, SettingsError
@@ -42,11 +42,12 @@ HARMLESS_BEFORE: Final = frozenset(
 
 
 def check_settings(app_configs: Apps, **_: Any) -> list[CheckMessage]:
-    """`AUTHZ`, `AUTHZ_RENDER` (authz.E001) and the policy (authz.E002)."""
+    """`AUTHZ` and the functions beside it (authz.E001) and the policy (authz.E002)."""
     del app_configs
     try:
         settings = read_settings()
         read_render()
+        read_transports()
     except SettingsError as error:
         return _errors(error.problems, "authz.E001", "The server does not start before AUTHZ can be used.")
     store = SnapshotStore(settings.policy.source)

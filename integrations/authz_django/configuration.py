@@ -1,4 +1,4 @@
-"""Where the adapter's own choices come from: `AUTHZ`, `AUTHZ_RENDER` and `BASE_DIR` in the Django settings."""
+"""Where the adapter's own choices come from: `AUTHZ`, `BASE_DIR` and the functions that the Django settings name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from django.utils.module_loading import import_string
 
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.refusals import Render
+from authz_middleware.remote.transport.protocol import AsyncTransport, Transport
 from authz_middleware.settings import Settings
 
-NAMES: Final = frozenset({"AUTHZ", "AUTHZ_RENDER", "BASE_DIR"})
+NAMES: Final = frozenset({"AUTHZ", "AUTHZ_RENDER", "AUTHZ_TRANSPORT", "AUTHZ_ASYNC_TRANSPORT", "BASE_DIR"})
 
 
 def read_settings() -> Settings:
@@ -40,15 +41,32 @@ def read_render() -> Render | None:
 
     Raises SettingsError when it names none.
     """
-    name: Any = getattr(django_settings, "AUTHZ_RENDER", None)
+    render: Render | None = _named("AUTHZ_RENDER", "shop.refuse")  # what it answers is checked where it is called
+    return render
+
+
+def read_transports() -> tuple[Transport | None, AsyncTransport | None]:
+    """What carries questions to the decision point in place of our own: what the functions (or classes) make that
+    `AUTHZ_TRANSPORT` and `AUTHZ_ASYNC_TRANSPORT` name.
+
+    Raises SettingsError when they name none.
+    """
+    make = _named("AUTHZ_TRANSPORT", "shop.transport")
+    make_async = _named("AUTHZ_ASYNC_TRANSPORT", "shop.async_transport")
+    return make and make(), make_async and make_async()
+
+
+def _named(setting: str, example: str) -> Any:
+    """The function whose dotted path a setting holds, or None where there is no such setting."""
+    name: Any = getattr(django_settings, setting, None)
     if name is None:
         return None
     try:
-        render = import_string(name)
+        function = import_string(name)
     except (ImportError, AttributeError, TypeError, ValueError):
-        render = None
-    if not callable(render):
+        function = None
+    if not callable(function):
         raise SettingsError(
-            [Problem("settings.AUTHZ_RENDER", f"{name!r} must be the dotted path of a function, such as 'shop.refuse'")]
+            [Problem(f"settings.{setting}", f"{name!r} must be the dotted path of a function, such as {example!r}")]
         )
-    return render  # type: ignore[no-any-return]  # what it answers is checked where it is called
+    return function

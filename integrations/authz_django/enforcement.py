@@ -8,7 +8,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from authz_django.configuration import NAMES, read_render, read_settings
+from authz_django.configuration import NAMES, read_render, read_settings, read_transports
 from authz_django.endpoint import Endpoints
 from authz_middleware.errors import AuthzError
 from authz_middleware.pep import EnforcementPoint
@@ -36,20 +36,15 @@ def current() -> Enforcement:
     return _current or _begin()
 
 
-def prepare_async() -> None:
-    """Get ready to ask the decision point from an event loop. Raises ImproperlyConfigured when something is missing."""
-    try:
-        current().pep.prepare_async()
-    except AuthzError as error:
-        raise ImproperlyConfigured(str(error)) from error
-
-
 def _begin() -> Enforcement:
     global _current  # noqa: PLW0603 - one a process is what this module is for
     with _lock:
         if _current is None:
             try:
-                pep = EnforcementPoint(read_settings(), render=read_render())
+                transport, async_transport = read_transports()
+                pep = EnforcementPoint(
+                    read_settings(), render=read_render(), transport=transport, async_transport=async_transport
+                )
                 pep.start()
             except AuthzError as error:
                 raise ImproperlyConfigured(str(error)) from error

@@ -54,7 +54,6 @@ class AuthzMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
             self.process_view = self._aprocess_view
-            enforcement.prepare_async()
 
     def __call__(self, request: HttpRequest) -> Response | Awaitable[Response]:
         """Serve one request; in an async stack, the awaitable that does."""

@@ -15,6 +15,7 @@ from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.refusals import Render
+from authz_middleware.remote.transport.protocol import Transport
 from authz_middleware.settings import Settings, SettingsSource
 
 CONFIG_KEY: Final = "AUTHZ"
@@ -29,7 +30,7 @@ class Authz:
 
     or `authz = Authz()` and `authz.init_app(app)` in an application factory, for any number of applications. The
     settings are a mapping, the path of a TOML file or a `Settings`, given here or as `app.config["AUTHZ"]`; relative
-    paths start from `app.root_path`. `loaders` and `render` as for `EnforcementPoint`.
+    paths start from `app.root_path`. `loaders`, `render` and `transport` as for `EnforcementPoint`.
 
     Where in the set-up it stands does not matter: views, blueprints, WSGI middleware and mounted applications that are
     added to the application later are guarded as well. What is wrapped around the application object itself
@@ -46,10 +47,12 @@ class Authz:
         *,
         loaders: ResourceLoaders | None = None,
         render: Render | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._settings = settings
         self._loaders = loaders
         self._render = render
+        self._transport = transport
         self._pep: EnforcementPoint | None = None
         if app is not None:
             self.init_app(app)
@@ -64,7 +67,7 @@ class Authz:
         if EXTENSION in app.extensions:
             raise SettingsError([Problem("Authz", f"already guards {app.name!r}: it is set up once an application")])
         settings = _settings_of(app, self._settings)
-        pep = BlockingPoint(settings, loaders=self._loaders, render=self._render)
+        pep = BlockingPoint(settings, loaders=self._loaders, render=self._render, transport=self._transport)
         try:
             pep.start()
         except BaseException:

@@ -16,6 +16,7 @@ from authz_middleware.errors import AuthzError, SettingsError, describe
 from authz_middleware.loaders import ResourceLoaders
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.refusals import Render
+from authz_middleware.remote.transport.protocol import AsyncTransport, Transport
 from authz_middleware.settings import Settings, SettingsSource
 from authz_middleware.startup import requirement_problems
 from authz_starlette import default, gate
@@ -38,9 +39,10 @@ class AuthzMiddleware:
 
         app.add_middleware(AuthzMiddleware, settings="authz.toml")
 
-    Add it last, so that it stands outermost. `settings` is a mapping, a path or a `Settings`; `loaders` and `render` as
-    for `EnforcementPoint`. Mistakes in settings or policy stop the server at start-up; without a lifespan they are
-    raised by the first request, and every request after it. `pep` is the enforcement point, once it is started.
+    Add it last, so that it stands outermost. `settings` is a mapping, a path or a `Settings`; `loaders`, `render` and
+    the transports as for `EnforcementPoint`. Mistakes in settings or policy stop the server at start-up; without a
+    lifespan they are raised by the first request, and every request after it. `pep` is the enforcement point, once it
+    is started.
     """
 
     def __init__(
@@ -50,12 +52,16 @@ class AuthzMiddleware:
         *,
         loaders: ResourceLoaders | None = None,
         render: Render | None = None,
+        transport: Transport | None = None,
+        async_transport: AsyncTransport | None = None,
     ) -> None:
         self.app = app
         self.pep: EnforcementPoint | None = None
         self._settings = settings
         self._loaders = loaders
         self._render = render
+        self._transport = transport
+        self._async_transport = async_transport
         self._starting = asyncio.Lock()
         self._root: object = None
         self._layers: Layers = ()
@@ -148,10 +154,15 @@ class AuthzMiddleware:
             return self.pep
 
     def _open(self, app: object) -> EnforcementPoint:
-        pep = EnforcementPoint(Settings.of(self._settings), loaders=self._loaders, render=self._render)
+        pep = EnforcementPoint(
+            Settings.of(self._settings),
+            loaders=self._loaders,
+            render=self._render,
+            transport=self._transport,
+            async_transport=self._async_transport,
+        )
         try:
             pep.start()
-            pep.prepare_async()
             _check(app, pep)
         except BaseException:
             pep.close()

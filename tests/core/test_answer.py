@@ -7,12 +7,15 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authz_middleware.advice import Advice
 from authz_middleware.answer import Answer, answer_for
 from authz_middleware.challenge import BEARER
-from authz_middleware.decision import Decision, Reason
+from authz_middleware.decision import Decision, Reason, Source
+from authz_middleware.refusals import reason_for_caller
+from authz_middleware.remote.verdict import CONDITIONAL
 from authz_middleware.step_up import StepUp
 
 METADATA = "https://billing.example/.well-known/oauth-protected-resource"
@@ -192,6 +195,45 @@ def test_where_authenticating_cannot_help_no_scheme_is_offered() -> None:
     offered = (*BEARER, DPOP, ("dpop-nonce", "n-1"))
     for reason in (Reason.RULE_DENY, Reason.AUTHENTICATION_INSUFFICIENT, Reason.KEYS_UNAVAILABLE):
         assert not {"www-authenticate", "dpop-nonce"} & dict(answer(reason, challenges=offered).headers).keys()
+
+
+def denied(reason: Reason = Reason.REMOTE_DENY, source: Source = Source.REMOTE, **members: Any) -> Decision:
+    return refused(reason, source=source, **{"advice": Advice("ask the cashier", "policy C076E82F"), **members})
+
+
+@pytest.mark.capability("C29")
+@pytest.mark.parametrize("source", [Source.REMOTE, Source.CACHE])
+@pytest.mark.parametrize("reason", [Reason.REMOTE_DENY, Reason.AUTHENTICATION_INSUFFICIENT])
+def test_what_the_decision_point_says_of_its_own_refusal_is_for_the_caller(reason: Reason, source: Source) -> None:
+    assert reason_for_caller(denied(reason, source)) == "ask the cashier"
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize(
+    "decision",
+    [
+        *(denied(reason) for reason in REFUSALS if reason.value not in ("remote.deny", "authentication.insufficient")),
+        denied(source=Source.FALLBACK),
+        denied(source=Source.LOCAL),
+        denied(Reason.AUTHENTICATION_INSUFFICIENT, detail=CONDITIONAL),
+        denied(advice=None),
+        denied(advice=Advice(reason_admin="policy C076E82F")),
+        denied(advice=Advice("your key is sk_live_" + "a" * 24)),
+        Decision(permit=True, reason=Reason.REMOTE_DENY, source=Source.REMOTE, advice=Advice("welcome")),
+    ],
+    ids=lambda decision: f"{decision.reason.value}, {decision.source.value}",
+)
+def test_nothing_else_is(decision: Decision) -> None:
+    assert reason_for_caller(decision) is None
+
+
+@pytest.mark.promise("P6")
+@settings(deadline=None)
+@given(st.sampled_from(REFUSALS), st.text(max_size=40))
+def test_a_text_for_people_is_in_the_body_and_in_no_header(reason: Reason, text: str) -> None:
+    told, silent = answer(reason, detail=text), answer(reason)
+    assert json.loads(told.body) == {**json.loads(silent.body), "detail": text}
+    assert (told.status, told.headers) == (silent.status, silent.headers)
 
 
 ONE_CHALLENGE = re.compile(

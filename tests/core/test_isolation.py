@@ -20,7 +20,6 @@ from tests.support.tokens import bearer
 from tests.support.treasury import settings, token
 
 FRAMEWORKS = (
-    "aiohttp",
     "asgiref",
     "django",
     "fastapi",
@@ -61,7 +60,7 @@ def test_the_core_is_imported_without_any_framework() -> None:
         "import pkgutil, importlib, sys, authz_middleware\n"
         "for module in pkgutil.walk_packages(authz_middleware.__path__, 'authz_middleware.'):\n"
         "    if not module.name.startswith(('authz_middleware.server', 'authz_middleware.cli')) "
-        "and not module.name.endswith(('aiohttp_transport', 'redis_records', 'redis_follower')):\n"
+        "and not module.name.endswith(('redis_records', 'redis_follower')):\n"
         "        importlib.import_module(module.name)\n"
         f"print(sorted(set({FRAMEWORKS!r}) & set(sys.modules)))"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import pytest
 
 from authz_middleware import Answer, Decision, Reason, ResourceLoaders, Settings, authz, requires
 from authz_middleware.authorization import Authorization
-from authz_middleware.errors import AccessDenied, AnnotationError, NoRequestError, PolicyError
+from authz_middleware.errors import AccessDenied, AnnotationError, NoRequestError, PolicyError, SettingsError
 from authz_middleware.facts import RequestFacts
+from authz_middleware.inquiry import Inquirer
 from authz_middleware.loaders import LoaderError
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of, public
@@ -200,9 +202,9 @@ def test_any_error_while_deciding_is_a_refusal_with_one_record(
     elif broken == "proxies":
         monkeypatch.setattr(point.pep._authenticator.proxies, "facts", fail)
     elif broken == "revocations":
-        monkeypatch.setattr(point.pep, "_standing", fail)
+        monkeypatch.setattr(Inquirer, "_standing", fail)
     else:
-        monkeypatch.setattr(point.pep, "clock", fail)
+        monkeypatch.setattr(point.pep._pipeline, "_clock", fail)
     request = point.enforce()
     assert request.refusal is not None
     assert request.refusal.status == 503
@@ -227,6 +229,22 @@ def test_a_loader_that_fails_is_a_refusal(tmp_path: Path, answer: Any, caplog: p
     assert point.reasons() == ["error"]
     assert "s3cr3t" not in caplog.text
     assert "app:read" in caplog.text
+    point.pep.close()
+
+
+@pytest.mark.promise("P3")
+async def test_a_loader_that_stops_an_iteration_is_a_refusal_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    stopping = ResourceLoaders()
+
+    @stopping.register("invoice")
+    def load(_: str) -> Any:
+        return next(iter(()))
+
+    point = Point(tmp_path, loaders=stopping)
+    async with asyncio.timeout(5):
+        request = await point.pep.aenforce(FACTS, bearer(token()), READ)
+    assert request.refusal is not None
+    assert point.reasons() == ["error"]
     point.pep.close()
 
 
@@ -409,3 +427,27 @@ def test_an_undecided_response_is_refused_recorded_and_alarmed(point: Point, cap
     assert request.decision == Decision(permit=False, reason=Reason.UNDECIDED)
     assert point.reasons() == ["guard.undecided"]
     assert "without a decision" in caplog.text
+
+
+@pytest.mark.capability("C48")
+def test_a_request_can_ask_how_the_enforcement_point_is(point: Point) -> None:
+    opened = Requirement.of(annotations_of(public(reason="readiness probe", owner="platform")(lambda: None)))
+    health = point.pep.enforce(FACTS, shown(), opened).health()
+    assert (health.ready, health.problems) == (True, ())
+    assert health.policy is not None
+    assert health.policy.name == "treasury"
+
+
+def test_nothing_can_be_searched_for_without_a_decision_point(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, remote=None)
+    del chosen["fallback"]
+    (tmp_path / "treasury.yaml").write_text(
+        "policy: treasury\nowner: payments@example.com\nrules:\n"
+        "  - {rule: list, permit: 'invoice:list', when: {subject.tenant: acme}}\n"
+    )
+    point = EnforcementPoint(Settings.from_mapping(chosen))
+    point.start()
+    request = point.enforce(FACTS, bearer(token()), LIST)
+    with pytest.raises(SettingsError, match="remote: is absent"):
+        request.search.actions("invoice/1")
+    point.close()

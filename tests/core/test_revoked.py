@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from authz_middleware import SettingsError
 from authz_middleware.errors import AccessDenied
 from authz_middleware.facts import RequestFacts
 from authz_middleware.flow import Ask, Await, Load
+from authz_middleware.identity.connection.credentials import Credentials
 from authz_middleware.pep import EnforcementPoint
 from authz_middleware.permission import Requirement, annotations_of, public, requires
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
@@ -36,11 +38,11 @@ LIST, APPROVE = asked("invoice:list"), asked("invoice:approve")
 def open_point(tmp_path: Path) -> Iterator[Callable[..., EnforcementPoint]]:
     opened = []
 
-    def build(**changes: Any) -> EnforcementPoint:
+    def build(clock: Callable[[], float] = time.time, **changes: Any) -> EnforcementPoint:
         values = {**settings(tmp_path), "app": {"name": "treasury", "environment": "production", **changes}}
         values["remote"] = {**values["remote"], "permit_ttl": "60s"}
         values["revocations"] = {"store": "memory", "per_process": True, "on_unavailable": {"default": "deny"}}
-        point = EnforcementPoint(Settings.from_mapping(values), loaders=loaders(asynchronous=False))
+        point = EnforcementPoint(Settings.from_mapping(values), loaders=loaders(asynchronous=False), clock=clock)
         point.start()
         opened.append(point)
         return point
@@ -48,6 +50,11 @@ def open_point(tmp_path: Path) -> Iterator[Callable[..., EnforcementPoint]]:
     yield build
     for point in opened:
         point.close()
+
+
+def enforcing(point: EnforcementPoint, facts: RequestFacts, who: Credentials, what: Requirement) -> Any:
+    """The flow that `enforce` drives, to be driven by hand."""
+    return point._pipeline.enforcing(point._authorization(facts, what), who)
 
 
 def reasons(point: EnforcementPoint, folder: Path) -> list[str]:
@@ -112,7 +119,7 @@ def test_who_is_revoked_while_the_decision_point_thinks_is_refused(
     open_point: Callable[..., EnforcementPoint], tmp_path: Path, reply: Any
 ) -> None:
     point = open_point()
-    flow = point._enforcing(FACTS, bearer(token(roles=["manager"])), APPROVE)
+    flow = enforcing(point, FACTS, bearer(token(roles=["manager"])), APPROVE)
     effect = next(flow)
     assert isinstance(effect, Ask)
     revoke(point, Scope.SUBJECT, issuer=ISSUER.url, value="alice")
@@ -136,7 +143,7 @@ def test_who_is_revoked_while_a_resource_is_looked_up_is_refused(
     point = open_point()
     facts = RequestFacts(method="GET", route="/invoices/{id}", endpoint="app:read", path_params={"id": "1"})
     read = Requirement.of(annotations_of(requires("invoice:read", "invoice/{id}")(lambda: None)))
-    flow = point._enforcing(facts, bearer(token()), read)
+    flow = enforcing(point, facts, bearer(token()), read)
     effect = next(flow)
     assert isinstance(effect, Load)
     loaded = point._perform(effect)
@@ -155,7 +162,7 @@ def test_after_any_revocation_the_decision_point_is_asked_again(open_point: Call
 
     def asks() -> bool:
         """Whether this request asks the decision point; it permits."""
-        flow = point._enforcing(FACTS, who, APPROVE)
+        flow = enforcing(point, FACTS, who, APPROVE)
         effect = next(flow)
         asked_now = isinstance(effect, Ask)
         reply = RemoteAnswer(permit=True) if asked_now else point._perform(effect)
@@ -192,7 +199,7 @@ def test_who_goes_away_while_a_refusal_is_recorded_leaves_one_record(
 ) -> None:
     point = open_point()
     revoke(point, Scope.EVERYTHING)
-    flow = point._enforcing(FACTS, bearer(token()), LIST)
+    flow = enforcing(point, FACTS, bearer(token()), LIST)
     effect = next(flow)
     while not isinstance(effect, Await):
         effect = flow.send(point._perform(effect))
@@ -209,11 +216,16 @@ async def test_what_goes_on_ends_with_one_record_when_it_cannot_be_told_whether_
     def fail(*_: Any) -> Any:
         raise RuntimeError("s3cr3t")
 
-    point = open_point()
+    clocks: list[Callable[[], float]] = [time.time]
+
+    def read() -> float:
+        return clocks[-1]()
+
+    point = open_point(clock=read)
     request = await point.aenforce(FACTS, bearer(token()), LIST)
     assert request.stands()
     if broken == "clock":
-        monkeypatch.setattr(point, "clock", fail)
+        clocks.append(fail)
     else:
         monkeypatch.setattr(point.revocations, "check", fail)
     assert not request.stands()

@@ -19,7 +19,7 @@ from django.views import View
 from authz_django import AuthzMiddleware, enforcement, protect
 from authz_middleware import Settings, public, requires
 from authz_middleware.facts import RequestFacts
-from authz_middleware.pep import PUBLIC
+from authz_middleware.pipeline import PUBLIC
 from tests.django.conftest import OpenSite
 from tests.django_project.site import AUTHZ, ISSUER, authz_settings, open_site, token, urlconf, write_policy
 

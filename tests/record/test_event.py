@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz_middleware import __version__
+from authz_middleware.advice import Advice, Obligation
 from authz_middleware.decision import Decision, Fallback, FallbackMode, Reason, Source
 from authz_middleware.identity.principal import Actor
 from authz_middleware.record import inputs as inputs_module
@@ -25,6 +26,7 @@ from authz_middleware.remote.messages.evaluation import evaluation_request
 from authz_middleware.remote.messages.values import time_text
 from authz_middleware.resource import Resource
 from authz_middleware.settings.model import AppSettings, DecisionLogSettings
+from authz_middleware.step_up import StepUp
 from tests.support.questions import clear_ids
 from tests.support.records import DENY, FACTS, NOW, PERMIT, Memory, app, principal, question, recorder
 
@@ -96,6 +98,48 @@ def test_a_fallback_tells_what_failed_which_mode_and_how_old_the_answer_is() -> 
     record = record_of(question(), decision)
     assert record["authz"]["decided_by"] == "fallback"
     assert record["authz"]["fallback"] == {"trigger": "timeout", "mode": "cached", "age_s": 12.0}
+
+
+def test_what_the_decision_point_said_is_told_but_for_the_attributes_of_its_obligations() -> None:
+    said = Advice(
+        "ask the cashier",
+        "policy C076E82F",
+        StepUp(("phr",), 300),
+        (Obligation("log", {"to": "audit"}), Obligation("urn:example:notify")),
+    )
+    refused = Decision(
+        permit=False, reason=Reason.OBLIGATION_UNFULFILLED, advice=said, unfulfilled="urn:example:notify"
+    )
+    record = record_of(question(), refused)
+    assert record["authz"]["advice"] == {
+        "reason_user": "ask the cashier",
+        "reason_admin": "policy C076E82F",
+        "step_up": {"acr_values": ["phr"], "max_age": 300},
+        "obligations": ["log", "urn:example:notify"],
+        "unfulfilled": "urn:example:notify",
+    }
+    assert "masked" not in record
+
+
+def test_where_it_said_nothing_nothing_is_told_of_it() -> None:
+    assert "advice" not in record_of(question(), DENY)["authz"]
+    only_a_reason = Decision(permit=False, reason=Reason.REMOTE_DENY, advice=Advice("no"))
+    assert record_of(question(), only_a_reason)["authz"]["advice"] == {"reason_user": "no"}
+
+
+@pytest.mark.promise("P6")
+def test_what_looks_like_a_secret_in_what_it_said_is_masked_and_listed() -> None:
+    secret = "sk_live_" + "a" * 24
+    said = Advice(f"your key {secret}", f"retry with token={secret}", None, (Obligation("log"), Obligation(secret)))
+    resource = Resource("invoice", "42", {"password": "x"})
+    record = record_of(question(resource=resource), Decision(permit=False, reason=Reason.REMOTE_DENY, advice=said))
+    assert record["authz"]["advice"] == {"reason_user": "***", "reason_admin": "***", "obligations": ["log", "***"]}
+    assert record["masked"] == [
+        "/input/resource/properties/password",
+        "/authz/advice/reason_user",
+        "/authz/advice/reason_admin",
+        "/authz/advice/obligations/1",
+    ]
 
 
 def test_a_request_without_a_known_caller_shows_its_facts_and_no_subject() -> None:

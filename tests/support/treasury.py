@@ -156,19 +156,22 @@ def wait_for_records(folder: Path, count: int, within: float = 3.0) -> list[dict
     return found
 
 
+WHICH: Final = ("invoice/1", "invoice/2", "invoice/3")
+
+
 def _unannotated(handler: Any) -> Any:
     return handler
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One endpoint of the treasury. `act` says what its handler does: nothing special, check another permission,
-    check it and swallow the refusal, ask whether it would hold, or fail."""
+    check it and swallow the refusal, ask whether it would hold for one resource or for each of three, search, fail."""
 
     method: str
     path: str
     name: str
     annotate: Callable[[Any], Any]
-    act: Literal["plain", "amend", "swallow", "may_amend", "broken"] = "plain"
+    act: Literal["plain", "amend", "swallow", "may_amend", "which", "search", "broken"] = "plain"
 
 
 ENDPOINTS: Final = (
@@ -189,6 +192,8 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/amend/{invoice_id}", "amend", requires("invoice:list"), "amend"),
     Endpoint("GET", "/swallow/{invoice_id}", "swallow", requires("invoice:list"), "swallow"),
     Endpoint("GET", "/may-amend/{invoice_id}", "may_amend", requires("invoice:list"), "may_amend"),
+    Endpoint("GET", "/which", "which", requires("invoice:list"), "which"),
+    Endpoint("GET", "/search", "search", requires("invoice:list"), "search"),
     Endpoint("GET", "/broken", "broken", requires("invoice:list"), "broken"),
 )
 
@@ -211,6 +216,10 @@ class Handlers:
                 name = "swallowed"
         elif endpoint.act == "may_amend":
             name = f"may_amend:{authz.permitted('invoice:amend', resource=f'invoice/{invoice_id}')}"
+        elif endpoint.act == "which":
+            name = f"which:{authz.permitted_each('invoice:approve', WHICH)}"
+        elif endpoint.act == "search":
+            name = f"found:{[found.id for found in authz.search.resources('invoice:approve', 'invoice').entities]}"
         return self._done(endpoint, name)
 
     async def ahandle(self, endpoint: Endpoint, invoice_id: str) -> dict[str, str]:
@@ -225,6 +234,11 @@ class Handlers:
                 name = "swallowed"
         elif endpoint.act == "may_amend":
             name = f"may_amend:{await authz.apermitted('invoice:amend', resource=f'invoice/{invoice_id}')}"
+        elif endpoint.act == "which":
+            name = f"which:{await authz.apermitted_each('invoice:approve', WHICH)}"
+        elif endpoint.act == "search":
+            found = await authz.search.aresources("invoice:approve", "invoice")
+            name = f"found:{[each.id for each in found.entities]}"
         return self._done(endpoint, name)
 
     def _done(self, endpoint: Endpoint, name: str) -> dict[str, str]:
