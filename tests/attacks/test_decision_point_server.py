@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from authz_middleware.policy.document import parse_policy
-from authz_middleware.policy.store import SnapshotStore, build_snapshot
+from authz_middleware.policy.store import build_snapshot
 from authz_middleware.remote.messages.evaluation import evaluation_request, question_of
 from authz_middleware.resource import Resource
-from authz_middleware.server.app import create_app
+from authz_middleware.server.app import DecisionPointApp
+from authz_middleware.server.policy import ServedPolicy
 from tests.support.alice import asks
 
 POLICY = """
@@ -41,9 +42,9 @@ Post = Any
 async def post(tmp_path: Path) -> Any:
     path = tmp_path / "served.yaml"
     path.write_text(POLICY)
-    store = SnapshotStore(path)
-    store.reload()
-    transport = httpx.ASGITransport(create_app(store, base_url="http://pdp.example"))
+    policy = ServedPolicy(path)
+    policy.reload()
+    transport = httpx.ASGITransport(DecisionPointApp(policy, base_url="http://pdp.example"))
     async with httpx.AsyncClient(transport=transport, base_url="http://pdp.example") as client:
 
         async def send(path: str, body: Any) -> httpx.Response:

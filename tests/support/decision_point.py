@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -35,14 +37,34 @@ def free_port() -> int:
 
 
 class DecisionPointProcess:
-    """The process, started on entry; it can be stopped and started again at the same address."""
+    """The process, started on entry; it can be stopped and started again at the same address.
 
-    def __init__(self, folder: Path, policy: str = POLICY) -> None:
-        self._policy = folder / "approvals.yaml"
-        self._policy.write_text(policy)
-        self._port = free_port()
+    `settings` are TOML, in which `PORT` stands for the port; without them the command line's options are used.
+    `context` is what it takes to ask for its health over TLS.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        policy: str = POLICY,
+        *,
+        settings: str | None = None,
+        options: tuple[str, ...] = (),
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.policy = folder / "approvals.yaml"
+        self.policy.write_text(policy)
+        self.port = free_port()
+        self._context = context
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self.port}"
+        if settings is None:
+            self._arguments = ("--policy", str(self.policy), "--port", str(self.port), *options)
+        else:
+            file = folder / "pdp.toml"
+            common = '[policy]\nsource = "approvals.yaml"\nallow_unsigned = true\nrefresh = "100ms"\n'
+            file.write_text(common + settings.replace("PORT", str(self.port)))
+            self._arguments = ("--config", str(file), *options)
 
     def __enter__(self) -> Self:
         self.start()
@@ -51,15 +73,21 @@ class DecisionPointProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """The id of the process that was started, be it the supervisor of others."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the process and wait until it answers."""
         authz = Path(sys.executable).with_name("authz")
-        command = [str(authz), "serve", "--policy", str(self._policy), "--port", str(self._port)]
+        command = [str(authz), "serve", *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 30
         while True:
             try:
-                with urllib.request.urlopen(f"{self.url}/healthz", timeout=1):
+                with urllib.request.urlopen(f"{self.url}/healthz", timeout=1, context=self._context):
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if self._process.poll() is not None or time.monotonic() > end:
@@ -67,9 +95,21 @@ class DecisionPointProcess:
                     raise RuntimeError(output.decode()) from None
                 time.sleep(0.05)
 
-    def stop(self) -> None:
-        """Stop the process and wait until it is gone."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.communicate(timeout=10)
-            self._process = None
+    def tell_to_stop(self) -> None:
+        """Send SIGTERM, and do not wait."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> str:
+        """Stop the process, wait until it is gone, and answer what it has printed."""
+        if self._process is None:
+            return ""
+        self._process.terminate()
+        try:
+            output = self._process.communicate(timeout=20)[0]
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        self._process = None
+        return output.decode()
