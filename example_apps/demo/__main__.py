@@ -1,8 +1,8 @@
-"""Four applications, one policy, one decision point: python -m example_apps.demo [--state FOLDER]
+"""Four applications, one policy, one decision point: python -m example_apps.demo [--state FOLDER] [--point POINT]
 
 Starts everything as real processes on loopback, sends the same requests to all four applications, stops and restarts
 the decision point, revokes an agent and lifts that again, and prints one table. Ends with 1 when anything is not as it
-must be.
+must be. The decision point is Cerbos where that is installed, else `authz serve`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.text import Text
 from example_apps.demo.callers import CALLERS
 from example_apps.demo.exchange import Reply, send
 from example_apps.demo.issuer import Issuer
+from example_apps.demo.points import CHOICES, EXAMPLES, Point, point_of
 from example_apps.demo.processes import ROOT, NotStartedError, Server, free_ports, run_program
 from example_apps.demo.report import Row, console, differences, outcome_of, read_records, table
 from example_apps.demo.situations import (
@@ -37,7 +38,6 @@ from example_apps.demo.situations import (
     decided_locally,
 )
 
-EXAMPLES = ROOT / "example_apps"
 APPS = {
     "Starlette": ["uvicorn", "example_apps.starlette_app.app:app", "--no-access-log", "--port"],
     "FastAPI": ["uvicorn", "example_apps.fastapi_app.app:app", "--no-access-log", "--port"],
@@ -62,14 +62,18 @@ def main() -> int:
     parser.add_argument(
         "--state", type=Path, default=ROOT / ".demo", help="folder for keys, settings, records and logs"
     )
-    state = parser.parse_args().state.resolve()
+    parser.add_argument(
+        "--point", choices=CHOICES, default="auto", help="what decides about sensitive actions; auto: Cerbos, if there"
+    )
+    chosen = parser.parse_args()
+    state = chosen.state.resolve()
     for each in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda *_: sys.exit(143))
     out = console()
     started = time.monotonic()
     try:
         with ExitStack() as running:
-            demo = Demo(state, running, out)
+            demo = Demo(state, running, out, chosen.point)
             demo.start()
             rows = demo.run()
     except NotStartedError as error:
@@ -86,25 +90,26 @@ def main() -> int:
 
 
 class Demo:
-    """The running demo. `running` stops every process when it is left."""
+    """The running demo, with the chosen decision point. `running` stops every process when it is left."""
 
-    def __init__(self, state: Path, running: ExitStack, out: Console) -> None:
+    def __init__(self, state: Path, running: ExitStack, out: Console, chosen: str) -> None:
         _clear(state)
         self._state = state
         self._running = running
         self._out = out
         self._ready: dict[str, Reply] = {}
-        point_port, *ports = free_ports(1 + len(APPS))
-        self.point = Server("point", _point_command(point_port), point_port, state)
+        point = point_of(chosen, state)
+        self._point_told = point.told
+        self.point = point.server
         self.apps = {
             name: Server(
                 name.lower(),
                 [*command, str(port) if command[-1] == "--port" else f"127.0.0.1:{port}"],
                 port,
                 state,
-                {"AUTHZ_SETTINGS": str(_write_settings(name.lower(), state, self.point.url))},
+                {"AUTHZ_SETTINGS": str(_write_settings(name.lower(), state, point))},
             )
-            for (name, command), port in zip(APPS.items(), ports, strict=True)
+            for (name, command), port in zip(APPS.items(), free_ports(len(APPS)), strict=True)
         }
         issuer = Issuer()
         issuer.publish(state / "jwks.json")
@@ -113,7 +118,8 @@ class Demo:
 
     def start(self) -> None:
         """Start the decision point and the applications, and wait until each answers."""
-        self._out.print("starting the decision point and four applications ...")
+        self._out.print(f"the decision point is {self._point_told}", markup=False, soft_wrap=True)
+        self._out.print("starting it and four applications ...")
         for server in (self.point, *self.apps.values()):
             self._running.callback(server.stop)
             server.start()
@@ -189,24 +195,20 @@ def _clear(state: Path) -> None:
     """Make the folder, without what an earlier demo left in it; anything else in it stays."""
     state.mkdir(parents=True, exist_ok=True)
     for name in ["point", *(app.lower() for app in APPS)]:
-        for suffix in (".jsonl", ".log", ".toml"):
+        for suffix in (".jsonl", ".log", ".toml", ".yaml"):
             (state / f"{name}{suffix}").unlink(missing_ok=True)
     for suffix in ("", "-shm", "-wal"):
         (state / f"revocations.db{suffix}").unlink(missing_ok=True)
     (state / "pids").unlink(missing_ok=True)
 
 
-def _point_command(port: int) -> list[str]:
-    return ["authz", "serve", "--policy", str(EXAMPLES / "pdp.yaml"), "--port", str(port)]
-
-
-def _write_settings(name: str, state: Path, point_url: str) -> Path:
-    """The application's own settings, but for the port of the decision point and where keys and records lie."""
+def _write_settings(name: str, state: Path, point: Point) -> Path:
+    """The application's own settings, but for the decision point and where keys and records lie."""
     text = (EXAMPLES / f"{name}_app" / "authz.toml").read_text(encoding="utf-8")
     for written, used in (
         ("../../.demo", str(state)),
         ("../treasury.yaml", str(EXAMPLES / "treasury.yaml")),
-        ("http://127.0.0.1:8181", point_url),
+        ('url = "http://127.0.0.1:8181"', f'url = "{point.server.url}"\ndialect = "{point.dialect}"'),
     ):
         if written not in text:
             raise NotStartedError(f"{name}_app/authz.toml does not say {written!r}")

@@ -33,7 +33,7 @@ def free_ports(count: int) -> list[int]:
 class Server:
     """One server process in a session of its own, so that Ctrl-C reaches the demo alone, which then stops it.
 
-    `command` starts with the name of a Python module or of a program beside the interpreter.
+    `command` starts with the name of a Python module or with `authz`, or with the path of any other program.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Server:
     ) -> None:
         self.name = name
         self.port = port
-        self._command = [sys.executable, "-m", *command] if command[0] != "authz" else _program(command)
+        self._command = _whole(command)
         self._environment = {**os.environ, **(environment or {})}
         self._log = folder / f"{name}.log"
         self._pids = folder / "pids"
@@ -110,6 +110,12 @@ def run_program(command: Sequence[str]) -> str:
         text=True,
     )
     return done.stdout
+
+
+def _whole(command: Sequence[str]) -> list[str]:
+    if Path(command[0]).is_absolute():
+        return list(command)
+    return _program(command) if command[0] == "authz" else [sys.executable, "-m", *command]
 
 
 def _program(command: Sequence[str]) -> list[str]:

@@ -39,7 +39,6 @@ def started(folder: Path, url: str, deadline: str) -> EnforcementPoint:
     chosen["remote"]["deadline"] = deadline
     point = EnforcementPoint(Settings.from_mapping(chosen))
     point.start()
-    point.prepare_async()
     return point
 
 
