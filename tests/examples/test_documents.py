@@ -24,9 +24,14 @@ from authz_middleware.policy.document import parse_policy
 from authz_middleware.policy.inputs import BUILT_IN
 from authz_middleware.record.event import Event, Explanation
 from authz_middleware.record.schema import json_schema
+from authz_middleware.remote.failure import FailureKind
+from authz_middleware.remote.query import RemoteQuery
+from authz_middleware.resource import Resource
 from authz_middleware.revocation.entry import Scope
 from authz_middleware.revocation.store import Trouble
+from authz_middleware.server.settings import ServerSettings
 from authz_middleware.settings import Settings
+from tests.support.questions import question
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +39,9 @@ README = (ROOT / "README.md").read_text()
 POLICY = (ROOT / "docs" / "policy.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 RECORDS = (ROOT / "docs" / "records.md").read_text()
+OUTAGES = (ROOT / "docs" / "outages.md").read_text()
+DECISION_POINTS = (ROOT / "docs" / "decision-points.md").read_text()
+SETTINGS_PAGES = ("settings.md", "decision-points.md", "outages.md")
 
 
 class Block(NamedTuple):
@@ -107,7 +115,8 @@ def test_the_built_in_inputs_of_the_docs_are_those_there_are() -> None:
 def test_every_key_of_the_settings_is_in_the_docs() -> None:
     bogus: dict[str, Any] = {"bogus": 1}
     handlers = {"handler": bogus, "public": {"public": bogus}}
-    remote = {**bogus, "breaker": bogus, "credential": bogus}
+    inner = ("breaker", "client_certificate", "metadata_keys", "probe", "spiffe")
+    remote = {**bogus, **dict.fromkeys(inner, bogus), "credential": {**bogus, "client_credentials": bogus}}
     actions = {mode: {**bogus, "mode": mode} for mode in ("degrade", "cached")}
     tables = dict.fromkeys(("app", "policy", "decision_log", "dpop", "protected_resource"), bogus)
     choice = {**bogus, "mode": "last_known"}
@@ -130,22 +139,51 @@ def test_every_key_of_the_settings_is_in_the_docs() -> None:
         )
     accepted = [re.search(r"accepted here: (.*)", problem.what) for problem in caught.value.problems]
     keys = {key for match in accepted if match for key in match[1].split(", ")}
-    assert len(keys) > 110
+    assert len(keys) > 140
     shown = r"`{0}`|^##+ (?:\w+\.)?{0}$|{0} ="
     assert {key for key in keys if not re.search(shown.format(key), SETTINGS, re.MULTILINE)} == set()
 
 
+def test_every_key_of_the_decision_points_settings_is_in_the_docs() -> None:
+    bogus = {"?": 1}
+    with pytest.raises(SettingsError) as caught:
+        ServerSettings.from_mapping({**bogus, **dict.fromkeys(("server", "tls", "callers"), bogus)}, ROOT)
+    accepted = [re.search(r"accepted here: (.*)", problem.what) for problem in caught.value.problems]
+    keys = {key for match in accepted if match for key in match[1].split(", ")}
+    assert len(keys) > 20
+    shown = r"`(?:\w+\.)?{0}`|^\[+{0}\]"
+    assert {key for key in keys if not re.search(shown.format(key), DECISION_POINTS, re.MULTILINE)} == set()
+
+
 def test_the_settings_of_the_docs_can_be_read() -> None:
-    tables = [tomllib.loads(block.text) for block in BLOCKS if block.document == "settings.md"]
+    blocks = [block for block in BLOCKS if block.document in SETTINGS_PAGES and block.language == "toml"]
+    tables = [tomllib.loads(block.text) for block in blocks]
     whole = next(table for table in tables if "app" in table)
     parts = [table for table in tables if table is not whole]
-    assert len(parts) > 5
+    assert len(parts) > 15
     issuer = {**whole["issuers"][0], "issuer": "https://idp.example.com/"}
     store = {"store": "file:revocations.db", "on_unavailable": {"default": "deny"}}
     for part in parts:
+        if "server" in part:
+            ServerSettings.from_mapping(part, ROOT)
+            continue
         if "store" not in part.get("revocations", store):  # an excerpt
             part["revocations"] = {**store, **part["revocations"]}
+        part["remote"] = {"url": "https://pdp.internal", **part.get("remote", {})}  # likewise
         Settings.from_mapping({**whole, "issuers": [issuer], **part})
+
+
+def test_every_kind_of_failure_is_in_the_docs() -> None:
+    table = OUTAGES.split("## Failures of the call")[1].split("## Health")[0]
+    shown = {word for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)}
+    assert {kind.value for kind in FailureKind} - shown == set()
+
+
+def test_the_question_of_the_docs_is_the_one_that_is_asked() -> None:
+    (block,) = [block for block in BLOCKS if block.origin == "question"]
+    invoice = Resource("invoice", "17", {"amount": 12.5, "tenant": "acme"})
+    asked = question(claims={}, scopes=frozenset(), clearance=None, transaction=None, resource=invoice)
+    assert json.loads(block.text) == json.loads(RemoteQuery.of(asked, None).body)
 
 
 def test_every_reason_is_in_the_docs_with_its_status() -> None:
