@@ -2,8 +2,8 @@
 
 Both are processes that are bound to one core (and Cerbos is told so: GOMAXPROCS=1), `wrk` is bound to another; it keeps
 sixteen connections busy, each question about another invoice. The servers take turns, and the best round of each
-counts. `authz serve` runs as the extra `[server]` installs it, on asyncio; once more on uvloop where that is
-installed; and once more with a record of each decision in a file.
+counts. `authz serve` runs as the extra `[server]` installs it; once more with a record of each decision in a file; and
+once more on the event loop of the standard library.
 
 It takes wrk (on Debian the package of that name) and two cores; where one of them is missing, `obstacle` says so and
 nothing is measured. Where there is no Cerbos, `rival_obstacle` says so. Run it with `python -m benchmarks.server`.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import json
 import os
 import shutil
@@ -197,11 +196,10 @@ def measure() -> dict[str, float]:
 def start_all(folder: Path, stack: contextlib.ExitStack) -> dict[str, Contestant]:
     ours = question(roles=["cashier"])
     variants: dict[str, tuple[bool, list[str]]] = {
-        "authz": (False, []),
-        "authz_recorded": (False, ["--decision-log", f"file:{folder / 'decisions.jsonl'}"]),
+        "authz": (True, []),
+        "authz_recorded": (True, ["--decision-log", f"file:{folder / 'decisions.jsonl'}"]),
+        "authz_asyncio": (False, []),
     }
-    if importlib.util.find_spec("uvloop") is not None:
-        variants["authz_uvloop"] = (True, [])
     contestants = {}
     for label, (uvloop, options) in variants.items():
         url, pid = stack.enter_context(authz_serve(folder, options, uvloop=uvloop))

@@ -254,6 +254,28 @@ def test_an_open_breaker_answers_by_the_fallback_without_asking(snapshot: Snapsh
     assert isinstance(engine.begin(asks("invoice:pay", now=NOW + 20), snapshot), Attempt)
 
 
+@pytest.mark.capability("C45")
+def test_an_action_may_have_a_deadline_of_its_own(snapshot: Snapshot) -> None:
+    remote = RemoteSettings("http://127.0.0.1:9", deadline=0.2, deadlines={"report:*": 2.0, "report:read": 1.0})
+    engine = Engine(settings(remote=remote))
+    asked = {action: attempt(engine, snapshot, action) for action in ("invoice:pay", "report:run", "report:read")}
+    assert {action: each.query.deadline for action, each in asked.items()} == {
+        "invoice:pay": 0.2,
+        "report:run": 2.0,
+        "report:read": 1.0,
+    }
+
+
+@pytest.mark.promise("P5")
+def test_nothing_is_remembered_that_nobody_may_be_answered_by(snapshot: Snapshot) -> None:
+    engine = Engine(settings(remote=RemoteSettings("http://127.0.0.1:9")))
+    for action in ("invoice:pay", "invoice:export"):
+        with attempt(engine, snapshot, action) as asked:
+            asked.answer(RemoteAnswer(permit=True))
+    assert engine.cache is not None
+    assert len(engine.cache) == 1  # of the action whose fallback is `cached`
+
+
 @pytest.mark.parametrize("kind", [*FAULTS, FailureKind.BUSY])
 def test_what_a_caller_can_provoke_does_not_open_the_breaker(snapshot: Snapshot, kind: FailureKind) -> None:
     engine = Engine(settings())

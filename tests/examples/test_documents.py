@@ -179,6 +179,14 @@ def test_every_kind_of_failure_is_in_the_docs() -> None:
     assert {kind.value for kind in FailureKind} - shown == set()
 
 
+def test_every_detail_of_a_failure_is_in_the_docs() -> None:
+    named = r'RemoteFailure\(\s*FailureKind\.\w+,\s*"([a-z_.]+)"'
+    sources = [path.read_text() for path in (ROOT / "authz_middleware" / "remote").rglob("*.py")]
+    details = {detail for source in sources for detail in re.findall(named, source)}
+    assert len(details) > 40
+    assert {detail for detail in details if f"`{detail}`" not in OUTAGES} == set()
+
+
 def test_the_question_of_the_docs_is_the_one_that_is_asked() -> None:
     (block,) = [block for block in BLOCKS if block.origin == "question"]
     invoice = Resource("invoice", "17", {"amount": 12.5, "tenant": "acme"})

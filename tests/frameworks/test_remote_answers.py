@@ -129,7 +129,7 @@ def approve(framework: str, folder: Path, body: bytes, claims: dict[str, Any], *
             return reply, surface.ran == ["approve"]
 
 
-@pytest.mark.capability("C25", "C29")
+@pytest.mark.capability("C25", "C29", "C45")
 @pytest.mark.promise("P4", "P8")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_answer_of_a_decision_point_comes_to_the_same_in_every_framework(
