@@ -23,10 +23,10 @@ from authz_middleware.remote.messages.metadata import (
     read_metadata,
     read_signed_metadata,
 )
-from authz_middleware.revocation.feeds.worker import Worker
 from authz_middleware.settings.remote.decision_point import RemoteSettings
 from authz_middleware.settings.remote.endpoints import Api, DiscoverySettings
 from authz_middleware.strict_json import MAX_BODY
+from authz_middleware.worker import Worker
 
 logger = logging.getLogger("authz")
 

@@ -30,10 +30,10 @@ from authz_middleware.revocation.feeds.signed_list import (
     check_times,
     read_signed_list,
 )
-from authz_middleware.revocation.feeds.worker import Worker
 from authz_middleware.revocation.index import RevocationIndex
 from authz_middleware.revocation.store import Reading, Trouble
 from authz_middleware.settings.revocation_feeds import SignedListSettings
+from authz_middleware.worker import Worker
 
 logger = logging.getLogger("authz")
 

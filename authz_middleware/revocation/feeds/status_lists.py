@@ -22,7 +22,7 @@ from authz_middleware.revocation.feeds.jws import DocumentRefusedError, parse_do
 from authz_middleware.revocation.feeds.reading import FeedReading
 from authz_middleware.revocation.feeds.status_list import TokenStatus
 from authz_middleware.revocation.feeds.status_token import TYPE, GoodList, StatusIssuer, read_status_token
-from authz_middleware.revocation.feeds.worker import Worker
+from authz_middleware.worker import Worker
 
 _MEDIA_TYPES: Final = (f"application/{TYPE}",)
 MAX_DOCUMENT: Final = 4 * 1024 * 1024

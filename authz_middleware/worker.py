@@ -1,4 +1,4 @@
-"""The thread beside the requests that keeps a feed up to date."""
+"""A thread beside the requests that keeps something up to date: a feed of revocations, a decision point's metadata."""
 
 from __future__ import annotations
 
