@@ -48,6 +48,18 @@ class SnapshotStore:
         self._activated_at = time.monotonic()
         self._current = snapshot
 
+    def put_in_force(self, policy: Policy) -> Snapshot:
+        """Compile a policy, run its tests and decide by it from now on.
+
+        Raises PolicyError when it fails its tests, or `check` has something against it. Then nothing has changed.
+        """
+        snapshot = build_snapshot(policy)
+        problems = tuple(self._check(snapshot)) if self._check else ()
+        if problems:
+            raise PolicyError(problems)
+        self.activate(snapshot)
+        return snapshot
+
     @property
     def age(self) -> float | None:
         """For how many seconds the snapshot has been in force; None before the first one."""
@@ -68,11 +80,7 @@ class SnapshotStore:
                 return False
             name = self.source.name
             policy = parse_policy(decode_policy(data, name), name)
-            snapshot = build_snapshot(policy)
-            problems = tuple(self._check(snapshot)) if self._check else ()
-            if problems:
-                raise PolicyError(problems)
-            self.activate(snapshot)
+            self.put_in_force(policy)
             self._digest = digest
             rules = [*policy.rules]
             del policy
