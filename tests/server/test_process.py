@@ -181,8 +181,11 @@ def test_what_is_under_way_is_answered_before_it_stops(tmp_path: Path, workers: 
         body = json.dumps(REFUND).encode()
         head = f"POST {EVALUATION} HTTP/1.1\r\nHost: 127.0.0.1:{process.port}\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", process.port)) as connection:
-            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
-            time.sleep(0.3)  # it has been accepted, and its head read
+            question = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+            connection.sendall(question + body)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")  # a worker has taken the connection
+            connection.sendall(question + body[:10])
+            time.sleep(1.0)  # it has read the head
             process.tell_to_stop()
             time.sleep(0.5)
             connection.sendall(body[10:])
