@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from authz_middleware.forking import renew_in_children
+
 logger = logging.getLogger("authz")
 
 EVERY_S: Final = 60.0
@@ -20,9 +22,14 @@ class Alarm:
     def __init__(self, message: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._message = message
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self.renew_after_fork()
+        renew_in_children(self)
         self._rung_at: dict[str, float] = {}
         self._silent: dict[str, int] = {}
+
+    def renew_after_fork(self) -> None:
+        """A lock that nobody holds."""
+        self._lock = threading.Lock()
 
     def ring(self, *arguments: object, kind: str = "") -> None:
         """Log the message, or count it where one of its kind was logged less than a minute ago. Whatever a client can

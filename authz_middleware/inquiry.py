@@ -143,30 +143,32 @@ class Inquirer:
             inquiry.decision = self.failed(error, authorization.facts)
 
     def _deciding_each(self, authorization: Authorization, inquiries: Sequence[Inquiry]) -> Flow[None]:
+        with ExitStack() as under_way:
+            for inquiry in inquiries:
+                try:
+                    yield from self._opening(authorization, inquiry)
+                except Exception as error:  # noqa: BLE001 - likewise; the others are decided all the same
+                    inquiry.step = self.failed(error, authorization.facts)
+                if isinstance(inquiry.step, Attempt):  # from here on: the others' loaders may be what is cancelled
+                    under_way.enter_context(inquiry.step)
+            yield from self._asking_all(inquiries)
         for inquiry in inquiries:
             try:
-                yield from self._opening(authorization, inquiry)
-            except Exception as error:  # noqa: BLE001 - likewise; the others are decided all the same
-                inquiry.step = self.failed(error, authorization.facts)
-        asked = [inquiry for inquiry in inquiries if isinstance(inquiry.step, Attempt)]
-        if asked:
-            began = time.perf_counter_ns()
-            yield from self._asking_all([inquiry.step for inquiry in asked if isinstance(inquiry.step, Attempt)])
-            for inquiry in asked:
-                inquiry.took(ASKING, began)
-        for inquiry in inquiries:
-            try:
-                yield from self._closing(authorization, inquiry)
+                yield from self._closing(authorization, inquiry, after_others=True)
             except Exception as error:  # noqa: BLE001 - likewise
                 inquiry.decision = self.failed(error, authorization.facts)
 
-    def _asking_all(self, attempts: Sequence[Attempt]) -> Flow[None]:
-        with ExitStack() as under_way:
-            for attempt in attempts:
-                under_way.enter_context(attempt)
-            replies = yield AskAll(tuple(attempt.query for attempt in attempts))
-            for attempt, reply in zip(attempts, replies, strict=True):
-                attempt.answer(reply)
+    def _asking_all(self, inquiries: Sequence[Inquiry]) -> Flow[None]:
+        attempts = [inquiry.step for inquiry in inquiries if isinstance(inquiry.step, Attempt)]
+        if not attempts:
+            return
+        began = time.perf_counter_ns()
+        replies = yield AskAll(tuple(attempt.query for attempt in attempts))
+        for attempt, reply in zip(attempts, replies, strict=True):
+            attempt.answer(reply)
+        for inquiry in inquiries:
+            if isinstance(inquiry.step, Attempt):
+                inquiry.took(ASKING, began)
 
     def _opening(self, authorization: Authorization, inquiry: Inquiry) -> Flow[None]:
         """Up to what the policy of this application says: a decision, or what to ask."""
@@ -183,11 +185,13 @@ class Inquirer:
         else:
             inquiry.step = versioned(standing.refusal, snapshot)
 
-    def _closing(self, authorization: Authorization, inquiry: Inquiry) -> Flow[None]:
+    def _closing(self, authorization: Authorization, inquiry: Inquiry, *, after_others: bool = False) -> Flow[None]:
         """The decision, now that everybody has been asked; a permit once its obligations have been carried out."""
         step, question = inquiry.step, inquiry.question
         if isinstance(step, Attempt):
             step = self._standing_by(authorization, inquiry, step.decision)
+        elif after_others:  # it was made at once, and waited for the rest of the list
+            step = self._standing_by(authorization, inquiry, step)
         due = None if step.advice is None or question is None else self._obligations.due(step, question)
         if due is not None and self._observes:  # where nothing is refused, nothing is done on its behalf either
             step = due.unknown() or step
@@ -207,13 +211,14 @@ class Inquirer:
 
     def _looking_up(self, authorization: Authorization, inquiry: Inquiry, question: Question) -> Flow[Question]:
         """The question with the attributes of its resource."""
-        resource = authorization.remembered(question.resource)
+        resource, now = authorization.remembered(question.resource), question.now
         if resource is None:
             began = time.perf_counter_ns()
-            resource = yield Load(question.resource, question.now)
+            resource = yield Load(question.resource, now)
             inquiry.took(LOADING, began)
             authorization.remember(resource)
-        return msgspec.structs.replace(question, resource=resource)
+            now = self._clock()  # what was fresh before the loader took its time may not be any longer
+        return msgspec.structs.replace(question, resource=resource, now=now)
 
     def _standing(self, question: Question) -> Standing:
         """What is revoked about whoever asks, as it is known at this moment."""

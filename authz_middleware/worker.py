@@ -40,8 +40,9 @@ class Worker:
         with self._guard:
             if self._closed or self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._work, args=(self._wanted,), name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, args=(self._wanted,), name=self._name, daemon=True)
+            thread.start()  # raises where there can be no more of them; whoever needs it next tries again
+            self._thread = thread
             self.is_needed = False
 
     def wake(self) -> None:

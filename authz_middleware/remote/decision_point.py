@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from authz_middleware.alarm import Alarm
+from authz_middleware.errors import describe
 from authz_middleware.forking import renew_in_children
 from authz_middleware.remote.batching import put_all
 from authz_middleware.remote.discovery import endpoints_of
@@ -70,8 +71,8 @@ class DecisionPoint:
         try:
             end = self._end(query.deadline)
             return self._told(self._flights.join(query.key, end, functools.partial(self._ask, query, end)))
-        except Exception:  # noqa: BLE001 - a transport may raise anything; none of it is an answer
-            return self._told(CLIENT_FAILED)
+        except Exception as error:  # noqa: BLE001 - a transport may raise anything; none of it is an answer
+            return self._failed(error)
 
     async def ask_async(self, query: RemoteQuery) -> Reply:
         """`ask` for an event loop."""
@@ -79,8 +80,8 @@ class DecisionPoint:
             end = self._end(query.deadline)
             join = self._async_flights.join(query.key, end, functools.partial(self._ask_async, query, end))
             return self._told(await join)
-        except Exception:  # noqa: BLE001 - likewise
-            return self._told(CLIENT_FAILED)
+        except Exception as error:  # noqa: BLE001 - likewise
+            return self._failed(error)
 
     def ask_all(self, queries: Sequence[RemoteQuery]) -> list[Reply]:
         """Put several questions together by blocking calls: as many replies as questions, in order, each with a status
@@ -93,8 +94,8 @@ class DecisionPoint:
             if unproven is not None:
                 return self._told_each(told_to_each(unproven, len(queries)))
             return self._told_each(self._exchange.hold(self._batches(queries), end))
-        except Exception:  # noqa: BLE001 - likewise
-            return self._told_each([CLIENT_FAILED] * len(queries))
+        except Exception as error:  # noqa: BLE001 - likewise
+            return [self._failed(error)] * len(queries)
 
     async def ask_all_async(self, queries: Sequence[RemoteQuery]) -> list[Reply]:
         """`ask_all` for an event loop."""
@@ -106,24 +107,24 @@ class DecisionPoint:
             if unproven is not None:
                 return self._told_each(told_to_each(unproven, len(queries)))
             return self._told_each(await self._exchange.hold_async(self._batches(queries), end))
-        except Exception:  # noqa: BLE001 - likewise
-            return self._told_each([CLIENT_FAILED] * len(queries))
+        except Exception as error:  # noqa: BLE001 - likewise
+            return [self._failed(error)] * len(queries)
 
     def search(self, query: SearchQuery[E]) -> Found[E] | RemoteFailure:
         """Look for what is permitted, by blocking calls and within one deadline. A hint of what to show and never a
         decision: whatever is done with it is decided on all the same."""
         try:
             return self._told(self._exchange.hold(search_pages(query, self._endpoints), self._end(query.deadline)))
-        except Exception:  # noqa: BLE001 - likewise
-            return self._told(CLIENT_FAILED)
+        except Exception as error:  # noqa: BLE001 - likewise
+            return self._failed(error)
 
     async def search_async(self, query: SearchQuery[E]) -> Found[E] | RemoteFailure:
         """`search` for an event loop."""
         try:
             end = self._end(query.deadline)
             return self._told(await self._exchange.hold_async(search_pages(query, self._endpoints), end))
-        except Exception:  # noqa: BLE001 - likewise
-            return self._told(CLIENT_FAILED)
+        except Exception as error:  # noqa: BLE001 - likewise
+            return self._failed(error)
 
     def close(self) -> None:
         """Close the connections of blocking code."""
@@ -178,6 +179,10 @@ class DecisionPoint:
         if isinstance(reply, RemoteFailure) and not reply.is_outage:
             self._faults.ring(self._url, reply.kind.value, reply.detail, kind=reply.kind.value)
         return reply
+
+    def _failed(self, error: Exception) -> RemoteFailure:
+        self._faults.ring(self._url, FailureKind.INTERNAL.value, describe(error), kind=FailureKind.INTERNAL.value)
+        return CLIENT_FAILED
 
     def _told_each(self, replies: list[Reply]) -> list[Reply]:
         return [self._told(reply) for reply in replies]

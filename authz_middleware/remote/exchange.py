@@ -28,6 +28,11 @@ UNSENT: Final = RemoteFailure(FailureKind.DEADLINE, "late", is_news=False)
 """The time was over before the request was sent, which says nothing of the decision point."""
 NOBODY_ANSWERED: Final = RemoteFailure(FailureKind.DEADLINE, "connections", is_news=False)
 
+TOO_LONG: Final = RemoteFailure(FailureKind.UNASKABLE, "body.too_large")
+MAX_MESSAGE: Final = 256 * 1024
+"""The most bytes of one message. Whoever can make a question long must not choose, by the time that it takes or by who
+is not willing to read it, what happens without an answer."""
+
 UNAUTHORIZED: Final = 401
 
 _HEADERS: Final = {
@@ -152,6 +157,8 @@ class Exchange:
 def _headers(request: Request, authorization: str | RemoteFailure | None) -> dict[str, str] | RemoteFailure:
     if not REQUEST_ID.fullmatch(request.request_id):
         return RemoteFailure(FailureKind.UNASKABLE, "request_id")
+    if len(request.body) > MAX_MESSAGE:
+        return TOO_LONG
     if isinstance(authorization, RemoteFailure):
         return authorization
     headers = {**_HEADERS, "X-Request-ID": request.request_id}

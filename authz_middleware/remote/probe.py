@@ -62,6 +62,9 @@ class Probe:
         self._url = url
         self._monotonic = monotonic
         self._open: tuple[Outcome, ...] = OUTCOMES
+        self._asked_at: str | None = None
+        """Where what is not open any more was answered. Metadata may name another place later, and who is there has
+        shown nothing yet."""
         self._wrong: RemoteFailure | None = None
         self._wrong_until = float("-inf")
         self._alarm = Alarm("a probe of the decision point %s failed: remote.probe.%s %s", monotonic=monotonic)
@@ -94,14 +97,14 @@ class Probe:
 
     def ensure(self, end: float) -> RemoteFailure | None:
         """None when the decision point may be believed, else why not; found out, blocking, where it is not known."""
-        if not self._open:
+        if self._is_proven:
             return None
         reply = self._flights.join(_KEY, end, functools.partial(self._ask, end))
         return reply if isinstance(reply, RemoteFailure) else None
 
     async def ensure_async(self, end: float) -> RemoteFailure | None:
         """`ensure` for an event loop."""
-        if not self._open:
+        if self._is_proven:
             return None
         reply = await self._async_flights.join(_KEY, end, functools.partial(self._ask_async, end))
         return reply if isinstance(reply, RemoteFailure) else None
@@ -110,6 +113,10 @@ class Probe:
         """Follow no probe that only the parent waits for."""
         self._flights = Flights(self._monotonic)
         self._async_flights = AsyncFlights(self._monotonic)
+
+    @property
+    def _is_proven(self) -> bool:
+        return not self._open and self._endpoints.url("evaluation") == self._asked_at
 
     def _ask(self, end: float) -> Reply:
         return self._known() or self._rung(self._exchange.hold(self._putting(), end))
@@ -126,19 +133,22 @@ class Probe:
     def _putting(self) -> Conversation[Reply]:
         """Put what is still open. What was answered well once need not be asked again: a slow decision point may have
         time for one of them only."""
+        url = self._endpoints.url("evaluation")
+        if isinstance(url, RemoteFailure):
+            return url
+        if url != self._asked_at:
+            self._open, self._asked_at = OUTCOMES, url
         for outcome in self._open:
-            reply = yield from self._exchanging(outcome)
+            reply = yield from self._exchanging(outcome, url)
             if isinstance(reply, RemoteFailure):
                 return reply
             if reply.permit is not (outcome == "permit"):
                 return self._fail(outcome)
-            self._open = tuple(each for each in self._open if each != outcome)
+            if url == self._asked_at:
+                self._open = tuple(each for each in self._open if each != outcome)
         return _PASSED
 
-    def _exchanging(self, outcome: Outcome) -> Conversation[Reply]:
-        url = self._endpoints.url("evaluation")
-        if isinstance(url, RemoteFailure):
-            return url
+    def _exchanging(self, outcome: Outcome, url: str) -> Conversation[Reply]:
         body = self._settings.permit if outcome == "permit" else self._settings.deny
         request = Request(url, body, uuid4().hex)
         raw = yield request

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import pty
+import socket
 import ssl
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from authz_middleware.identity.spiffe.spiffe_id import SpiffeId
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
 from authz_middleware.remote.transport import client_tls
+from authz_middleware.remote.transport.asyncio_transport import AsyncioTransport, _protocol_over
 from authz_middleware.remote.transport.client_tls import ClientTLS
 from authz_middleware.remote.transport.http_transport import HttpTransport
 from authz_middleware.remote.transport.protocol import RawAnswer
@@ -99,7 +101,7 @@ def test_a_certificate_that_the_point_refuses_is_a_fault(
         while WRONG_CLIENT not in told and len(told) < 10:
             told.append(ask_once(colour, settings))
     assert WRONG_CLIENT in told
-    # Where asyncio's writing of the question meets the end of the connection, it does not read what came before it.
+    # Where asyncio's writing of the question meets the end of the connection, it reads no more of what came before.
     is_told_late = (colour, version) == ("async", ssl.TLSVersion.TLSv1_3)
     assert set(told) <= {WRONG_CLIENT, RemoteFailure(FailureKind.CLOSED, "closed") if is_told_late else WRONG_CLIENT}
     assert not server.requests
@@ -109,11 +111,23 @@ def test_why_a_connection_was_ended_is_read_where_writing_to_it_fails(served: Sc
     context = ClientTLS(trusting(served, tmp_path).tls).context()
     wire = connect("127.0.0.1", served.port, time.monotonic() + 5.0, context)
     time.sleep(0.2)  # it has been refused by now
-    wire.deadline = time.monotonic() + 5.0
-    with pytest.raises(ssl.SSLError) as raised:
-        wire.send(b"POST / HTTP/1.1\r\n")
-    wire.hang_up()
-    assert client_tls.tls_failure(raised.value) == WRONG_CLIENT
+    place = (True, "127.0.0.1", served.port, context)
+    told = HttpTransport()._speak(place, wire, b"POST / HTTP/1.1\r\n", time.monotonic() + 5.0)
+    assert told == WRONG_CLIENT
+
+
+def test_why_a_connection_was_ended_is_kept_for_who_has_not_asked_yet(served: ScriptedServer, tmp_path: Path) -> None:
+    context = ClientTLS(trusting(served, tmp_path).tls).context()
+
+    async def run() -> RawAnswer | RemoteFailure:
+        connected = socket.create_connection(("127.0.0.1", served.port))
+        connected.setblocking(False)
+        connection = await _protocol_over(connected, "127.0.0.1", context)
+        await asyncio.sleep(0.2)  # it has been refused by now
+        async with asyncio.timeout(5.0):
+            return await connection.exchange(b"POST / HTTP/1.1\r\n")
+
+    assert asyncio.run(run()) == WRONG_CLIENT
 
 
 def test_a_point_that_is_shown_a_certificate_must_have_the_right_one_itself(colour: str, tmp_path: Path) -> None:
@@ -191,6 +205,34 @@ def test_a_connection_made_with_a_replaced_certificate_is_not_kept(served: Scrip
     assert ask() == 200
     assert not any(transport._idle.values())
     transport.close()
+
+
+@pytest.mark.usefixtures("_quickly")
+def test_nor_is_it_kept_on_an_event_loop(served: ScriptedServer, tmp_path: Path) -> None:
+    tls = ClientTLS(trusting(served, tmp_path, AUTHORITY.issue("client")).tls)
+
+    def replace(exchange: Exchange) -> bool:
+        AUTHORITY.issue("client").save(tmp_path, "client")
+        time.sleep(0.05)
+        tls.context()
+        return answer()(exchange)
+
+    async def run() -> list[list[int]]:
+        transport = AsyncioTransport(tls=tls)
+        kept = []
+        for behaviours in ([answer()], [replace, answer()], [answer()]):
+            served._behaviours[:] = behaviours
+            assert isinstance(await transport.post(served.url, {}, b"{}", 5.0), RawAnswer)
+            (pool,) = transport._pools.values()
+            kept.append([len(connections) for connections in pool._idle.values() if connections])
+        AUTHORITY.issue("client").save(tmp_path, "client")
+        await asyncio.sleep(0.05)
+        await transport.post(served.url, {}, b"{}", 5.0)
+        kept.append([len(connections) for connections in pool._idle.values() if connections])
+        await transport.aclose()
+        return kept
+
+    assert asyncio.run(run()) == [[1], [], [1], [1]]
 
 
 @pytest.mark.usefixtures("_quickly")

@@ -155,7 +155,7 @@ def test_after_a_long_silence_the_file_is_read_before_anything_is_shown(
 # what is half there
 
 
-@pytest.mark.parametrize("state", ["missing", "empty", "malformed", "binary", "folder", "too large"])
+@pytest.mark.parametrize("state", ["missing", "empty", "malformed", "binary", "folder", "pipe", "too large"])
 def test_a_file_that_is_not_usable_for_a_moment_loses_no_call(
     tmp_path: Path, clocks: Clocks, have: Callable[..., str], caplog: pytest.LogCaptureFixture, state: str
 ) -> None:
@@ -173,6 +173,8 @@ def test_a_file_that_is_not_usable_for_a_moment_loses_no_call(
             path.write_bytes(b"\xff\xfe\x00")
         case "folder":
             path.mkdir()
+        case "pipe":
+            os.mkfifo(path)  # whoever opens it waits for somebody who writes
         case "too large":
             path.write_text("x" * (MAX_SECRET + 1))
     for _ in range(5):
@@ -186,17 +188,20 @@ def test_a_file_that_is_not_usable_for_a_moment_loses_no_call(
     assert not told.is_outage
 
 
-def test_a_token_that_is_back_counts_again(tmp_path: Path, clocks: Clocks) -> None:
+@pytest.mark.parametrize("state", ["missing", "pipe"])
+def test_a_token_that_is_back_counts_again(tmp_path: Path, clocks: Clocks, state: str) -> None:
     path = tmp_path / "token"
     path.write_text("good")
     credential = of_file(path, clocks)
     credential.header(5.0)
     path.unlink()
+    if state == "pipe":
+        os.mkfifo(path)
     clocks.forward(STALE_S)
     credential.header(5.0)
     clocks.forward(GRACE_S)
     assert isinstance(credential.header(5.0), RemoteFailure)
-    path.write_text("other")
+    replace(path, "other")
     comes(credential, "Bearer other")
 
 

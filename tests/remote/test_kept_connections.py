@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ import pytest
 from authz_middleware.remote.decision_point import DecisionPoint
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
 from authz_middleware.remote.query import RemoteQuery
-from authz_middleware.remote.transport import http_transport
+from authz_middleware.remote.transport import asyncio_transport, http_transport
 from authz_middleware.remote.transport.asyncio_transport import AsyncioTransport
 from authz_middleware.remote.transport.http_transport import HttpTransport
 from authz_middleware.remote.transport.protocol import RawAnswer
@@ -310,6 +312,43 @@ def test_threads_that_share_few_connections_are_all_answered_their_own() -> None
         point.close()
     assert replies == [RemoteAnswer(number % 2 == 0) for number in range(200)]
     assert server.connections <= 3
+
+
+def test_what_an_event_loop_needs_no_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio_transport, "IDLE_S", 0.1)
+
+    async def run(url: str) -> list[int]:
+        transport = AsyncioTransport()
+        await asyncio.gather(*(transport.post(url, {}, b"{}", 5.0) for _ in range(4)))
+        await asyncio.sleep(0.15)
+        for _ in range(4):
+            await transport.post(url, {}, b"{}", 5.0)
+        (pool,) = transport._pools.values()
+        kept = [len(connections) for connections in pool._idle.values()]
+        await transport.aclose()
+        return kept
+
+    with ScriptedServer() as server:
+        assert asyncio.run(run(server.url)) == [1]
+
+
+def test_a_connection_whose_request_was_answered_before_it_was_sent_is_not_used_again() -> None:
+    """The rest of it would be read as the next."""
+
+    def answer_early(connection: socket.socket, stopping: threading.Event) -> bool:
+        connection.recv(100)
+        connection.sendall(response(status="413 Content Too Large"))
+        return stopping.wait(10) and False
+
+    async def run(url: str) -> list[RawAnswer | RemoteFailure]:
+        transport = AsyncioTransport()
+        told = [await transport.post(url, {}, b" " * 20_000_000, 5.0) for _ in range(2)]
+        await transport.aclose()
+        return told
+
+    with ScriptedServer(greet=answer_early) as server:
+        assert [type(told) for told in asyncio.run(run(server.url))] == [RawAnswer] * 2
+        assert server.connections == 2
 
 
 def test_what_nobody_needs_any_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

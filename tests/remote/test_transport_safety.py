@@ -209,6 +209,22 @@ def test_a_closed_transport_keeps_no_connection() -> None:
         assert not any(transport._idle.values())
 
 
+def test_a_transport_closed_on_an_event_loop_keeps_no_connection() -> None:
+    async def run(url: str) -> Answered:
+        transport = AsyncioTransport()
+        asking = asyncio.create_task(transport.post(url, {}, b"{}", 5.0))
+        await asyncio.sleep(0.1)
+        (pool,) = transport._pools.values()
+        await transport.aclose()
+        told = await asking
+        assert not any(pool._idle.values())
+        return told
+
+    with ScriptedServer(lambda exchange: exchange.stopping.wait(0.2) or answer()(exchange)) as server:
+        assert bodies([asyncio.run(run(server.url))]) == [PERMIT]
+        gc.collect()
+
+
 @pytest.mark.parametrize("text", ["a\r\nX-Injected: 1", "a\nb", "a\0", "a\x7f", "\u00e9"])
 def test_a_header_that_would_begin_another_is_not_sent(text: str) -> None:
     with ScriptedServer() as server:

@@ -17,6 +17,8 @@ from authz_middleware.strict_json import StrictJSONError, parse_object
 ReadContext = Callable[[Mapping[str, Any]], Mapping[str, Any] | RemoteFailure]
 """Makes the context of an answer in some dialect one of the common form; see `RemoteQuery.read_context`."""
 
+ITEM_ERROR: Final = "item.error"
+
 _MEDIA_TYPE: Final = "application/json"
 _READ: Final = frozenset({"content-type", "content-encoding", "x-request-id"})
 
@@ -43,6 +45,8 @@ def parse_body(raw: RawAnswer, request_id: str) -> dict[str, Any] | RemoteFailur
 def parse_decision(answer: Mapping[str, Any], read_context: ReadContext | None = None) -> RemoteAnswer | RemoteFailure:
     """The Decision (section 5.5) that an object is."""
     decision, context = answer.get("decision"), answer.get("context", {})
+    if isinstance(context, dict) and "error" in context:
+        return _undecided(decision, context["error"])
     if decision is not True and decision is not False:
         return RemoteFailure(FailureKind.MALFORMED, "body.decision")
     if not isinstance(context, dict):
@@ -52,6 +56,18 @@ def parse_decision(answer: Mapping[str, Any], read_context: ReadContext | None =
         return told
     advice = read_advice(told, permit=decision, beside=answer)
     return advice if isinstance(advice, RemoteFailure) else RemoteAnswer(decision, context, advice)
+
+
+def _undecided(decision: object, error: object) -> RemoteFailure:
+    """What could not be decided (section 7.2.1, of the items of a batch): its `false` is the closed default and no deny
+    of anybody, and anything else beside an error contradicts it. The decision point itself did answer: it is no news.
+    """
+    if decision is not False:
+        return RemoteFailure(FailureKind.MALFORMED, ITEM_ERROR, is_news=False)
+    status = error.get("status") if isinstance(error, Mapping) else None
+    told = status_failure(status) if isinstance(status, int) else None
+    kind = FailureKind.STATUS_4XX if told is None or not told.is_outage else told.kind
+    return RemoteFailure(kind, ITEM_ERROR, is_news=False)
 
 
 def status_failure(status: int) -> RemoteFailure | None:

@@ -13,13 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from authz_middleware.remote.failure import FailureKind, RemoteAnswer, RemoteFailure
-from authz_middleware.remote.messages.answer import ReadContext, parse_body, parse_decision, status_failure
+from authz_middleware.remote.messages.answer import ReadContext, parse_body, parse_decision
 from authz_middleware.remote.transport.protocol import RawAnswer
 
 MAX_BYTES: Final = 64 * 1024
 """Of the items of one request, unless one of them alone is longer."""
-
-ITEM_ERROR: Final = "item.error"
 
 _OPTIONS: Final = {"evaluations_semantic": "execute_all"}
 
@@ -107,18 +105,4 @@ def _identity(body: bytes) -> tuple[_Ids, _Setting]:
 def _reply(item: object, read_context: ReadContext) -> Reply:
     if not isinstance(item, Mapping):
         return RemoteFailure(FailureKind.MALFORMED, "body.evaluations")
-    context = item.get("context")
-    if isinstance(context, Mapping) and "error" in context:
-        return _item_failure(item.get("decision"), context["error"])
     return parse_decision(item, read_context)
-
-
-def _item_failure(decision: object, error: object) -> RemoteFailure:
-    """An item that could not be decided (section 7.2.1): its `false` is the closed default and no deny of anybody, and
-    anything else beside an error contradicts it. The decision point itself did answer, so none of it is news."""
-    if decision is not False:
-        return RemoteFailure(FailureKind.MALFORMED, ITEM_ERROR, is_news=False)
-    status = error.get("status") if isinstance(error, Mapping) else None
-    told = status_failure(status) if isinstance(status, int) else None
-    kind = FailureKind.STATUS_4XX if told is None or not told.is_outage else told.kind
-    return RemoteFailure(kind, ITEM_ERROR, is_news=False)

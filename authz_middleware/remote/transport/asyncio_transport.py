@@ -18,7 +18,7 @@ from authz_middleware.remote.transport.http_transport import BUSY, IDLE_S, UNSAY
 from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.remote.transport.request import Place, Target, request_of, target_of
 from authz_middleware.remote.transport.resolving import aresolve
-from authz_middleware.remote.transport.response import CLOSED, ResponseReader
+from authz_middleware.remote.transport.response import CLOSED, NOT_HTTP, ResponseReader, heard_early
 from authz_middleware.remote.transport.wire import FULL_QUEUE_PAUSE_S, is_readable
 
 Reply = RawAnswer | RemoteFailure
@@ -114,6 +114,8 @@ class AsyncioTransport:
         if is_secure and not (self._tls is not None and self._tls.accepts(connection.certificate)):
             connection.abort()
             return WRONG_SERVER
+        if is_secure:
+            await connection.listen()
         return connection
 
 
@@ -141,12 +143,27 @@ class _Connection(asyncio.Protocol):
         waiting: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting = waiting
         self._transport.write(request)
+        is_over = False
         try:
-            return await waiting
-        finally:
+            reply = await waiting
+            is_said = not self._transport.get_write_buffer_size()
+            is_over = reader.is_reusable and is_said
+            return reply if is_said else heard_early(reply)
+        finally:  # also when it is cancelled in the moment of the answer: nobody would put the connection aside
             self._waiting = None
-            if not reader.is_reusable or self._transport.get_write_buffer_size():
+            if not is_over:
                 self.abort()
+
+    async def listen(self) -> None:
+        """Hear what has been said already. In TLS 1.3 a server refuses our certificate after the handshake, and closes:
+        whoever then writes learns of the end, and no more of the reason."""
+        try:
+            for _ in range(2):  # in the first round the event loop learns of it, in the second it reads
+                if self.is_usable and is_readable(self._socket):
+                    await asyncio.sleep(0)
+        except BaseException:
+            self.abort()
+            raise
 
     def is_quiet(self) -> bool:
         """Whether it is open, and nothing has come in, or waits to be read, that belongs to no question."""
@@ -170,6 +187,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         waiting = self._waiting
         if waiting is None or waiting.done():  # nobody has asked for it
+            self._ended = self._ended or NOT_HTTP
             self.abort()
             return
         self.received += len(data)
@@ -182,6 +200,9 @@ class _Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None:  # uvloop says no more of a TLS stream that ends without a goodbye
+            self._end(self._reader.end())
+            return
         # In TLS 1.3 a server refuses a certificate after the handshake.
         failure = tls_failure(exc) if isinstance(exc, ssl.SSLError) else None
         self._end(failure or CLOSED)
@@ -208,9 +229,10 @@ class _Pool:
     def take(self, place: Place) -> _Connection | None:
         """A kept-alive connection on which nothing has come in since its last answer."""
         connections = self._idle.get(place)
+        oldest = self._loop.time() - IDLE_S
         while connections:
             connection = connections.pop()
-            if connection.is_quiet():
+            if connection.idle_since >= oldest and connection.is_quiet():
                 return connection
             connection.abort()
         return None

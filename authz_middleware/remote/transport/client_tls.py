@@ -124,8 +124,14 @@ class ClientTLS:
                 check: Future[None] = Future()
                 self._check = check
                 check.set_running_or_notify_cancel()  # from here on nobody who waits for it can cancel it
-                Thread(target=self._look, args=(check,), name="authz-certificates", daemon=True).start()
+                self._begin(check)
             return self._check
+
+    def _begin(self, check: Future[None]) -> None:
+        try:
+            Thread(target=self._look, args=(check,), name="authz-certificates", daemon=True).start()
+        except RuntimeError:  # no more threads: the next check is due all the same
+            self._check = None
 
     def _patience(self) -> float:
         return max(0.0, self._checked_at + PATIENCE_S - self._monotonic())

@@ -20,7 +20,7 @@ from authz_middleware.remote.failure import FailureKind, RemoteFailure
 from authz_middleware.remote.transport.client_tls import WRONG_SERVER, ClientTLS, tls_failure
 from authz_middleware.remote.transport.protocol import RawAnswer
 from authz_middleware.remote.transport.request import Place, Target, request_of, target_of
-from authz_middleware.remote.transport.response import ResponseReader
+from authz_middleware.remote.transport.response import ResponseReader, heard_early
 from authz_middleware.remote.transport.wire import Wire, connect, connect_local
 
 BUSY: Final = RemoteFailure(FailureKind.BUSY, "connections", is_news=False)
@@ -134,13 +134,13 @@ class HttpTransport:
         keep = False
         try:
             reader = ResponseReader()
-            wire.send(request)
+            is_said = _is_said(wire, request)
             answer = None
             while answer is None:
                 data = wire.receive()
                 answer = reader.feed(data) if data else reader.end()
-            keep = reader.is_reusable
-            return answer
+            keep = reader.is_reusable and is_said
+            return answer if is_said else heard_early(answer)
         except TimeoutError:
             return RemoteFailure(FailureKind.DEADLINE, "read")
         except OSError as error:
@@ -152,11 +152,12 @@ class HttpTransport:
 
     def _take(self, place: Place) -> Wire | None:
         """A kept-alive connection on which nothing has come in since its last answer."""
+        oldest = self._monotonic() - IDLE_S
         while True:
             with self._lock:
                 wires = self._idle.get(place)
                 wire = wires.pop() if wires else None
-            if wire is None or wire.is_quiet():
+            if wire is None or (wire.idle_since >= oldest and wire.is_quiet()):
                 return wire
             wire.hang_up()
 
@@ -184,6 +185,18 @@ class HttpTransport:
             elif (wires := self._idle[place]) and now - wires[0].idle_since > IDLE_S:
                 unneeded.append(wires.pop(0))
         return unneeded
+
+
+def _is_said(wire: Wire, request: bytes) -> bool:
+    """Whether all of it could be sent. Whoever closes while being asked may have said why, and that waits to be read:
+    in TLS 1.3 a certificate is refused only after the handshake."""
+    try:
+        wire.send(request)
+    except TimeoutError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _hang_up_all(idle: dict[Place, list[Wire]]) -> None:

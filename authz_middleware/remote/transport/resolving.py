@@ -37,7 +37,11 @@ def _looked_up(host: str, port: int) -> Future[Addresses]:
     mine.set_running_or_notify_cancel()  # from here on nobody who waits for it can cancel it for the others
     found = _under_way.setdefault(lookup, mine)
     if found is mine:
-        Thread(target=_look_up_into, args=(mine, lookup), name="authz-resolve", daemon=True).start()
+        try:
+            Thread(target=_look_up_into, args=(mine, lookup), name="authz-resolve", daemon=True).start()
+        except RuntimeError as error:  # there can be no more threads now; later there can, and somebody has to look
+            del _under_way[lookup]
+            mine.set_exception(error)
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final
 
 from authz_middleware.remote.failure import FailureKind, RemoteFailure
@@ -95,10 +96,11 @@ class ResponseReader:
             return None  # an interim response (RFC 9110 section 15.2): the next one may be the answer
         head = RawAnswer(code, fields, b"")
         told = head.values_of(FRAMING)
-        failure = framing_failure(told)
+        failure = framing_failure(told, knows_codings=status[1] == "1")
         if failure is None:
             self._head = head
-            self._is_kept = code != 101 and _is_kept(told.get("connection"), status[1])
+            # Who sends a status without a body may send the body all the same, and a moment later.
+            self._is_kept = code not in _BODILESS and _is_kept(told.get("connection"), status[1])
             self._is_chunked = "transfer-encoding" in told and code not in _BODILESS
             self._length = 0 if code in _BODILESS else next(map(int, told.get("content-length", ())), None)
         return failure
@@ -144,6 +146,12 @@ class ResponseReader:
             return BAD_CHUNK
         self.is_reusable = self._is_kept and len(self._buffer) == end + 4
         return RawAnswer(head.status, head.headers, bytes(self._body))
+
+
+def heard_early(answer: RawAnswer | RemoteFailure) -> RawAnswer | RemoteFailure:
+    """What was answered before the question was told to its end: perhaps why nobody listens, such as that it is too
+    long, but nothing that can be the answer."""
+    return NOT_HTTP if isinstance(answer, RawAnswer) and answer.status == HTTPStatus.OK else answer
 
 
 def _fields_of(text: str) -> _Fields | None:

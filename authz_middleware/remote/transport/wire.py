@@ -46,15 +46,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send all of it."""
         self._socket.settimeout(self._left())
-        try:
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise
-        except OSError:
-            if isinstance(self._socket, ssl.SSLSocket):
-                # Why it was closed waits to be read: in TLS 1.3 a certificate is refused only after the handshake.
-                self._socket.recv(1)
-            raise
+        self._socket.sendall(data)
 
     def receive(self, most: int = _READ_AHEAD) -> bytes:
         """Some bytes that arrive before the deadline; none at the end of the stream."""
