@@ -109,10 +109,10 @@ class Api:
         return reply if isinstance(reply, Reply) else await reply
 
     def _searching(self, search: Search) -> Respond:
-        return lambda asked, sitting, _: search.answer(asked, sitting, most=self.limits.page)
+        return lambda asked, sitting, size: search.answer(asked, sitting, most=self.limits.page, size=size)
 
-    def _evaluate_all(self, asked: Mapping[str, Any], sitting: Sitting, size: int) -> Reply:
-        return evaluate_all(asked, sitting, most=self.limits.batch, size=size)
+    def _evaluate_all(self, asked: Mapping[str, Any], sitting: Sitting, _: int) -> Reply:
+        return evaluate_all(asked, sitting, most=self.limits.batch)
 
 
 def refusal(error: Exception) -> Reply:

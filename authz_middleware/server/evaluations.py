@@ -11,7 +11,8 @@ from authz_middleware.server.exchange import Reply, encode, error_body
 
 ENTITIES: Final = ("subject", "action", "resource", "context")
 EXECUTE_ALL: Final = "execute_all"
-MAX_WORK: Final = 4 * 1024 * 1024
+MAX_WORK: Final = 1024 * 1024
+"""Bytes of defaults that one batch may have read: they are read for each of its items."""
 
 # Which decision ends a batch early; with None all are made.
 SEMANTICS: Final[Mapping[str, bool | None]] = {
@@ -21,26 +22,25 @@ SEMANTICS: Final[Mapping[str, bool | None]] = {
 }
 
 
-def evaluate_all(request: Mapping[str, Any], sitting: Sitting, *, most: int, size: int) -> Reply:
+def evaluate_all(request: Mapping[str, Any], sitting: Sitting, *, most: int) -> Reply:
     """The answer to a batch; a request that holds none is a single evaluation after all.
 
     An item that is not a question is denied with an error in its context, as the specification has it, and does
-    not spoil the others. `size` is that of the request in bytes. Raises MessageError when the batch itself is
-    malformed, has more than `most` items, or means more work than one request may ask for: its defaults are read for
-    each item.
+    not spoil the others. Raises MessageError when the batch itself is malformed, has more than `most` items, or means
+    more work than one request may ask for.
     """
     items = request.get("evaluations", [])
     if not isinstance(items, list):
         raise MessageError("evaluations", "must be a list")
     if len(items) > most:
         raise MessageError("evaluations", f"must have at most {most} items")
-    if len(items) * size > MAX_WORK:
-        raise MessageError("evaluations", f"times the size of the request must be at most {MAX_WORK} bytes")
     for name in request:
         if name not in (*ENTITIES, "evaluations", "options") and not sitting.is_lenient:
             raise MessageError(name[:64], "is not a known member")
     last = SEMANTICS[_semantic(request.get("options", {}), lenient=sitting.is_lenient)]
     defaults = {name: request[name] for name in ENTITIES if name in request}
+    if len(items) * len(encode(defaults)) > MAX_WORK:
+        raise MessageError("evaluations", f"times the size of their defaults must be at most {MAX_WORK} bytes")
     if not items:
         return reply_of(sitting.decide(defaults))
     bodies: list[bytes] = []

@@ -22,7 +22,7 @@ CLOSE: Final = (b"connection", b"close")
 
 _JSON: Final = b"application/json"
 _CLEAR_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
-_READ: Final = frozenset({b"authorization", b"content-encoding", b"content-type", b"host", REQUEST_ID})
+_READ: Final = frozenset({b"authorization", b"content-encoding", b"content-type", b"host", b"upgrade", REQUEST_ID})
 EVERY_ANSWER: Final[Headers] = [(b"content-type", _JSON), (b"cache-control", b"no-store")]
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -70,7 +70,9 @@ def request_id_of(headers: MutableMapping[bytes, bytes]) -> bytes | None:
 
 
 def check_media_type(headers: MutableMapping[bytes, bytes]) -> None:
-    """Refuse what is not plain JSON. Raises RefusedError."""
+    """Refuse what is not plain JSON in plain HTTP. Raises RefusedError."""
+    if b"upgrade" in headers:  # then its body may be taken for that other protocol, and is not here
+        raise RefusedError(400, "the request must not ask for an Upgrade to another protocol")
     # Also what keeps a page in a browser from asking: it cannot send this type to another origin unasked.
     type_ = headers.get(b"content-type", b"")
     if type_ != _JSON and type_.partition(b";")[0].strip().lower() != _JSON:

@@ -24,7 +24,8 @@ class Follower:
         self._every = every
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._stamp = self._read()
+        # Files were read before there was anybody to follow them: the first look takes them for changed.
+        self._stamp: Stamp | None = None
 
     def start(self) -> None:
         """Start following; without effect where there is nothing to follow."""

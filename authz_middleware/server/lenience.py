@@ -2,8 +2,9 @@
 not know.
 
 Properties of the subject that we have no word for are claims, which a policy may declare as inputs
-(`subject.department`); what else is unknown is left out. What is known must still be well-formed. Nothing is permitted
-for being unknown: a policy reads what it has declared, and what is missing never passes.
+(`subject.department`); what else is unknown is left out. What is known must still be well-formed. A policy reads what
+it has declared, and what is missing passes nothing but a condition that asks for its absence (`exists: false`): an
+attribute that is told at another place than below `properties` counts as absent.
 """
 
 from __future__ import annotations

@@ -94,9 +94,9 @@ def _listen(host: str, port: int) -> list[socket.socket]:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.bind(address)
             opened.set_inheritable(True)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second for what cannot be a host name
         for opened in sockets:
             opened.close()
-        reason = (error.strerror or "unknown reason").lower()
+        reason = (getattr(error, "strerror", None) or "this is no host name").lower()
         raise ServeError(f"cannot listen on {host} port {port}: {reason}") from None
     return sockets

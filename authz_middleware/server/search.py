@@ -25,6 +25,8 @@ Kind = Literal["subject", "resource", "action"]
 
 MAX_EVALUATED: Final = 1000
 """Candidates that are decided on for one page; about as many as take ten milliseconds."""
+MAX_WORK: Final = 1024 * 1024
+"""At most so many candidates times bytes of the request: what it tells may be looked through for each of them."""
 _PLACEHOLDER: Final = "x"
 
 _MEMBERS: Final[Mapping[Kind, frozenset[str]]] = {
@@ -43,8 +45,9 @@ class Search(msgspec.Struct, frozen=True):
     ask: Callable[[Question, str], Question]
     show: Callable[[Mapping[str, Any], str], dict[str, Any]]
 
-    def answer(self, asked: Mapping[str, Any], sitting: Sitting, *, most: int) -> Reply:
-        """The answer, of at most `most` results. Raises MessageError for what is not a search of this kind."""
+    def answer(self, asked: Mapping[str, Any], sitting: Sitting, *, most: int, size: int) -> Reply:
+        """The answer to a request of so many bytes, of at most `most` results. Raises MessageError for what is not a
+        search of this kind."""
         for name in asked:
             if name not in _MEMBERS[self.kind] and not sitting.is_lenient:
                 raise MessageError(name[:64], "is not a known member")
@@ -54,7 +57,7 @@ class Search(msgspec.Struct, frozen=True):
         candidates = self.candidates(sitting.in_force.vocabulary)
         results: list[dict[str, Any]] = []
         index = page.start
-        end = min(len(candidates), page.start + MAX_EVALUATED)
+        end = min(len(candidates), page.start + min(MAX_EVALUATED, max(1, MAX_WORK // size)))
         while index < end and len(results) < page.limit:
             candidate = candidates[index]
             if snapshot.evaluate(self.ask(question, candidate)).permit is True:

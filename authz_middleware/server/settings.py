@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +15,7 @@ from authz_middleware.settings.issuers import IssuerSettings
 from authz_middleware.settings.model import AppSettings, DecisionLogSettings, PolicySettings
 from authz_middleware.settings.reading import read_tables
 from authz_middleware.settings.section import Section
+from authz_middleware.settings.toml import read_toml
 from authz_middleware.settings.urls import check_address
 
 UnknownMembers = Literal["refuse", "ignore"]
@@ -75,13 +75,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
 
         Raises SettingsError with every problem found.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError([Problem(str(path), f"is not TOML: {error}")]) from None
-        return cls.from_mapping(values, path.parent)
+        return cls.from_mapping(read_toml(path), path.parent)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], base: Path | None = None) -> Self:
@@ -199,6 +193,8 @@ def _callers(section: Section, issuers: tuple[IssuerSettings, ...]) -> CallerSet
 def _check_reach(server: Section, callers: Section, settings: ServerSettings) -> None:
     """Nobody is let in by default where others than this machine's own can come, and no token comes in clear."""
     plain_http = server.flag("plain_http", False)
+    if "tokens" in callers and not settings.callers.tokens:
+        callers.problem("tokens", "names no file, so that nobody would be known by a token; leave it out or name one")
     if settings.callers.certificates is not None and (settings.tls is None or settings.tls.client_ca is None):
         callers.problem("certificates", "needs tls.client_ca: the authority that vouches for them")
     if settings.callers.anyone and settings.knows_callers:

@@ -16,6 +16,7 @@ from typing import Final
 
 from authz_middleware.alarm import Alarm
 from authz_middleware.errors import AuthzError, Problem, SettingsError
+from authz_middleware.regular_file import read_at_most
 
 MAX_TOKENS: Final = 16
 MAX_BYTES: Final = 64 * 1024
@@ -95,8 +96,7 @@ class TokenFiles:
 
 def _read(file: Path) -> Digests:
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
+        data = read_at_most(file, MAX_BYTES + 1)
     except OSError as error:
         raise _UnreadableError(f"cannot be read: {error.strerror or 'unknown reason'}") from None
     tokens = data.split()

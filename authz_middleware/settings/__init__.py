@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
-from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.permission import Annotation
 from authz_middleware.settings.certificates import CertificateSettings
 from authz_middleware.settings.dpop import DPoPSettings
@@ -27,6 +25,7 @@ from authz_middleware.settings.reading import read_tables
 from authz_middleware.settings.remote.decision_point import BreakerSettings, RemoteSettings
 from authz_middleware.settings.revocations import RevocationSettings
 from authz_middleware.settings.secret import Secret
+from authz_middleware.settings.toml import read_toml
 from authz_middleware.settings.trust_domains import TrustDomainSettings
 
 __all__ = [
@@ -100,14 +99,9 @@ class Settings(msgspec.Struct, frozen=True):
 
         Raises SettingsError with every problem found.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError([Problem(str(path), f"is not TOML: {error}")]) from None
-        if path.name == "pyproject.toml":
-            values = values.get("tool", {}).get("authz", {})
+        values: Any = read_toml(path)
+        for table in ("tool", "authz") if path.name == "pyproject.toml" else ():
+            values = values.get(table, {}) if isinstance(values, Mapping) else {}
         return cls.from_mapping(values, base=path.parent)
 
     def annotations_for(self, *names: str | None) -> tuple[Annotation, ...]:

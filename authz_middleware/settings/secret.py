@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from authz_middleware.errors import AuthzError
+from authz_middleware.regular_file import read_at_most
 
 MAX_SECRET: Final = 64 * 1024
 """Bytes of a file that holds one."""
@@ -59,8 +60,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 def _content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SECRET + 1)
+        content = read_at_most(path, MAX_SECRET + 1)
         return content.decode("utf-8") if len(content) <= MAX_SECRET else ""
     except (OSError, ValueError):
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -88,7 +89,12 @@ class Section:
     def file(self, key: str, default: Any = _REQUIRED) -> Any:
         """A path, taken relative to the file the settings came from."""
         value = self.text(key, default)
-        return self.base / value if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if not _is_path(value):
+            self.problem(key, "must be a path, without a zero byte and in characters that file names can have")
+            return None if default is _REQUIRED else default
+        return self.base / value
 
     def secret(self, key: str) -> Secret | None:
         """A reference to a secret; a literal value is refused so that it never lives in a settings file."""
@@ -159,6 +165,18 @@ class Section:
         return None if default is _REQUIRED else default
 
 
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def _shown(value: object) -> str:
+    """A value for people, at most 60 characters of it. A secret that was put where none belongs stands in a table
+    or a list (`token_file = { value = "…" }`), so nothing within one is shown."""
+    is_long = isinstance(value, int) and value.bit_length() > 128  # Python refuses to write thousands of digits
+    if is_long or not isinstance(value, str | int | float):
+        return f"of type {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

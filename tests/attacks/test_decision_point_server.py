@@ -23,11 +23,13 @@ policy: served
 owner: served@example.com
 inputs:
   resource.owner: {from: application}
+  resource.tags: {from: application}
 rules:
   - {rule: all-of-a, permit: "a:*", when: always}
   - {rule: bobs, permit: "b:read", when: {subject.id: {in: [bob]}}}
   - {rule: unowned, permit: "claim:take", when: {resource.owner: {exists: false}}}
-"""
+  - {rule: tagged, permit: "b:tag", when: {subject.id: {in: [SUBJECTS]}, resource.tags: {has: secret}}}
+""".replace("SUBJECTS", ", ".join(f"s{n:04d}" for n in range(900)))
 
 QUESTION: dict[str, Any] = {
     "subject": {"type": "human", "id": "alice"},
@@ -69,6 +71,41 @@ async def test_a_batch_does_not_read_its_defaults_anew_for_each_item(post: Post)
     before = time.perf_counter()
     await post("/access/v1/evaluations", {**body, "evaluations": [{}] * 100})
     assert time.perf_counter() - before < 10 * once + 0.1
+
+
+async def test_a_batch_of_large_items_is_read_item_by_item(post: Post) -> None:
+    """Only what is repeated for each item is counted for each."""
+    item = {"resource": {"type": "thing", "id": "1", "properties": {"text": "x" * 2000}}}
+    told = await post("/access/v1/evaluations", {**QUESTION, "evaluations": [item] * 100})
+    assert len(told.json()["evaluations"]) == 100
+
+
+async def test_defaults_that_are_read_too_often_are_refused(post: Post) -> None:
+    asked = {**QUESTION, "context": {"note": "x" * 20_000}}
+    assert (await post("/access/v1/evaluations", {**asked, "evaluations": [{}] * 50})).status_code == 200
+    told = await post("/access/v1/evaluations", {**asked, "evaluations": [{}] * 60})
+    assert told.status_code == 400
+    assert "defaults" in told.json()["error"]["message"]
+
+
+async def test_a_search_looks_through_long_attributes_for_few_candidates(post: Post) -> None:
+    """Hundreds of candidates, each of which has tens of thousands of tags looked through, take a minute."""
+    tags: list[Any] = [[]] * 60_000
+    asked = {"subject": {"type": "human"}, "action": {"name": "b:tag"}, "resource": {"type": "thing", "id": "1"}}
+    asked["resource"]["properties"] = {"tags": tags}  # type: ignore[assignment]  # mypy joins them to texts
+    before = time.perf_counter()
+    single = await post("/access/v1/evaluation", {**asked, "subject": {"type": "human", "id": "s0001"}})
+    once = time.perf_counter() - before
+    before = time.perf_counter()
+    page = await post("/access/v1/search/subject", asked)
+    assert time.perf_counter() - before < 20 * once + 0.5
+    assert (single.status_code, page.status_code) == (200, 200)
+    assert page.json()["page"]["next_token"], "it goes on where it ended"
+
+
+async def test_a_search_of_a_common_size_looks_among_all_candidates_at_once(post: Post) -> None:
+    asked = {"subject": {"type": "human"}, "action": {"name": "b:tag"}, "resource": {"type": "thing", "id": "1"}}
+    assert (await post("/access/v1/search/subject", asked)).json() == {"results": []}
 
 
 @pytest.mark.promise("P8")

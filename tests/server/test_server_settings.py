@@ -111,6 +111,8 @@ def test_these_say_so(tables: dict[str, Any]) -> None:
         ({"callers": {"certificates": ["a.test"]}, "tls": TLS}, ["callers.certificates"]),
         ({"callers": {"certificates": []}, "tls": {**TLS, "client_ca": "ca"}}, ["callers.certificates"]),
         ({"callers": {"tokens": {"a": 7}}}, ["callers.tokens.a"]),
+        ({"callers": {"tokens": {"a": "x\0"}}}, ["callers.tokens.a"]),
+        ({"callers": {"tokens": {}}}, ["callers.tokens"]),
         ({"tls": {"certificate": "server.pem"}}, ["tls.key"]),
         ({"tls": {**TLS, "client_certificate": "required"}}, ["tls.client_ca"]),
         ({"tls": {**TLS, "client_ca": "ca", "client_certificate": "none"}}, ["tls.client_certificate"]),
@@ -138,7 +140,7 @@ def test_the_audience_of_a_token_can_be_another_one() -> None:
     assert settings.callers.issuers[0].audience == ("pdp",)
 
 
-@pytest.mark.parametrize("text", ["[server", "\xff"])
+@pytest.mark.parametrize("text", ["[server", "\xff", "a = " + "[" * 9999, "a = " + "9" * 9999])
 def test_a_file_that_is_no_settings_file_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "pdp.toml"
     file.write_bytes(text.encode("latin-1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,14 @@ def test_a_file_that_cannot_be_used_stops_the_start_and_is_not_shown(tmp_path: P
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"absent, which cannot be read: No such file"):
         TokenFiles({"billing": tmp_path / "absent"})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "token"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(SettingsError, match="it is no regular file"):
+        TokenFiles({"billing": path})
 
 
 def test_nothing_of_a_token_is_kept_or_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -112,7 +112,7 @@ def test_ready_settings_are_taken_as_they_are() -> None:
         ("app/sensitive", "a", "app.sensitive: must be a non-empty list of strings, not 'a'"),
         ("app", "billing", "app: must be a table, not of type str"),
         ("tokens", {}, "tokens: is not a known key; accepted here: app, certificates, decision_log, dpop, fallback"),
-        ("issuers", {}, "issuers: must be an array of tables, not {}"),
+        ("issuers", {}, "issuers: must be an array of tables, not of type dict"),
         ("issuers/0/audience", "billing", "issuers[0].audience: must be a non-empty list of strings"),
         ("issuers/0/audience", [], "issuers[0].audience: must be a non-empty list of strings"),
         ("issuers/0/algorithms", ["none"], "issuers[0].algorithms: has 'none'; accepted: ES256"),
@@ -188,11 +188,26 @@ def test_an_issuer_named_twice_is_refused() -> None:
     assert any("names 'https://idp.example.com/' twice" in problem for problem in problems(values))
 
 
-@pytest.mark.parametrize("content", ["= nonsense", "\xff"])
+@pytest.mark.parametrize("content", ["= nonsense", "\xff", "a = " + "9" * 9999])
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "authz.toml"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(SettingsError, match=r"authz\.toml: is not TOML"):
+        Settings.of(path)
+
+
+def test_a_file_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "authz.toml"
+    path.write_text("a = " + "[" * 9999)
+    with pytest.raises(SettingsError, match=r"authz\.toml: is nested too deep"):
+        Settings.of(path)
+
+
+@pytest.mark.parametrize("content", ["tool = 3", "[tool]\nauthz = 3", "[tool.other]", ""])
+def test_a_project_file_without_our_table_has_no_settings(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text(content)
+    with pytest.raises(SettingsError, match=r"app\.name: is required"):
         Settings.of(path)
 
 
