@@ -19,6 +19,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from authz_middleware.errors import SettingsError
 from authz_middleware.identity.spiffe.spiffe_id import SpiffeId
@@ -522,6 +523,13 @@ def test_a_point_is_known_by_its_spiffe_id_and_not_by_its_host(colour: str, tmp_
         assert server.connections == 1
         shown = x509.load_pem_x509_certificate((tmp_path / "svid.pem").read_bytes())
         assert serial_shown(server) == shown.serial_number
+
+
+def test_a_point_whose_certificate_is_for_servers_only_is_known_by_it(colour: str, tmp_path: Path) -> None:
+    shown = DOMAIN.issue(PDP, purposes=(ExtendedKeyUsageOID.SERVER_AUTH,))
+    context = DOMAIN.server_context(tmp_path, shown)
+    with ScriptedServer(tls=context) as server, Asker(colour, by_spiffe(server, tmp_path)) as asker:
+        assert asker.ask() == PERMITTED
 
 
 @pytest.mark.capability("C30")

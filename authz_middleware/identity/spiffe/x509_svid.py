@@ -30,11 +30,12 @@ class X509Svid(msgspec.Struct, frozen=True, gc=False):
     not_after: float
 
     @classmethod
-    def parse(cls, der: bytes) -> Self:
-        """Read a certificate in DER. Raises TokenRefusedError for one that is no X.509-SVID of a leaf."""
+    def parse(cls, der: bytes, purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH) -> Self:
+        """Read a certificate in DER. Raises TokenRefusedError for one that is no X.509-SVID of a leaf, or that states
+        purposes of which this is none."""
         try:
             certificate = x509.load_der_x509_certificate(der) if len(der) <= MAX_CERTIFICATE else None
-            names = None if certificate is None else _names_of_leaf(certificate)
+            names = None if certificate is None else _names_of_leaf(certificate, purpose)
         except Exception:  # noqa: BLE001 - no library text, which may quote the certificate, leaves here
             certificate = names = None
         if certificate is None or names is None or len(names) != 1:
@@ -68,13 +69,13 @@ def _serial_of(certificate: x509.Certificate) -> str:
     return digits if len(digits) % 2 == 0 else f"0{digits}"
 
 
-def _names_of_leaf(certificate: x509.Certificate) -> list[str] | None:
-    """Its URIs, or None where the certificate is not one to call with. May raise whatever the library does."""
+def _names_of_leaf(certificate: x509.Certificate, purpose: x509.ObjectIdentifier) -> list[str] | None:
+    """Its URIs, or None where the certificate is not one for this. May raise whatever the library does."""
     extensions = certificate.extensions
     usage = extensions.get_extension_for_class(x509.KeyUsage).value
     if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
         return None
-    if _is_authority(extensions) or not _is_for_clients(extensions):
+    if _is_authority(extensions) or not _is_for(extensions, purpose):
         return None
     names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -87,9 +88,9 @@ def _is_authority(extensions: x509.Extensions) -> bool:
         return False
 
 
-def _is_for_clients(extensions: x509.Extensions) -> bool:
+def _is_for(extensions: x509.Extensions, purpose: x509.ObjectIdentifier) -> bool:
     try:
         purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return True
-    return ExtendedKeyUsageOID.CLIENT_AUTH in purposes
+    return purpose in purposes

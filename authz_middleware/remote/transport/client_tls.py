@@ -20,6 +20,8 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Final
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from authz_middleware.alarm import Alarm
 from authz_middleware.errors import Problem, SettingsError
 from authz_middleware.forking import renew_in_children
@@ -102,7 +104,8 @@ class ClientTLS:
         if self._settings.server_id is None:
             return True
         try:
-            return certificate is not None and X509Svid.parse(certificate).id == self._settings.server_id
+            shown = None if certificate is None else X509Svid.parse(certificate, ExtendedKeyUsageOID.SERVER_AUTH)
+            return shown is not None and shown.id == self._settings.server_id
         except TokenRefusedError:
             return False
 
