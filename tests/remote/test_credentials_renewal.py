@@ -320,14 +320,17 @@ def test_a_source_that_raises_is_a_failure_whose_text_nobody_reads(
 
 
 @pytest.mark.promise("P3")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_leaves_nobody_waiting(clock: Clock) -> None:
+def test_a_thread_that_dies_leaves_nobody_waiting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    others = set(threading.enumerate())
     source = Scripted(clock)
     source.times = KeyboardInterrupt()
     credential = renewed(source)
     began = time.monotonic()
     assert isinstance(credential.header(5.0), RemoteFailure)
     assert time.monotonic() - began < 4
+    for thread in set(threading.enumerate()) - others:
+        thread.join(5)  # what it died of is told in this test, and in no later one
     source.times = {"renew": 10.0}
     assert credential.header(5.0) == "Bearer 2"
 

@@ -253,8 +253,8 @@ def test_all_callers_of_a_point_that_answers_nobody_see_the_same_outage(colour: 
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_who_waits_in_vain_while_others_are_answered_is_refused(colour: str) -> None:
     """Whoever keeps the connections busy must not choose the fallback by it."""
-    with ScriptedServer(take(0.4, answer())) as server:
-        failures = refusals_of(colour, server.url, 12, 1.6)
+    with ScriptedServer(take(1.0, answer())) as server:
+        failures = refusals_of(colour, server.url, 12, 4.0)
     assert failures
     assert {(failure.kind, failure.is_news) for failure in failures} == {(FailureKind.BUSY, False)}
 
