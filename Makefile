@@ -14,6 +14,9 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint co
 
 # What the core must do by itself: run against the wheel, where no framework, client or server is installed.
 CORE_TESTS := $(wildcard tests/core tests/identity tests/policy tests/record tests/remote tests/settings)
+# What takes its time on sockets does not depend on how the package was installed: it runs once, with everything else.
+ELSEWHERE := transport_faults transport_safety kept_connections client_tls credentials_rotation fallback_under_faults
+CORE_IGNORED := $(ELSEWHERE:%=--ignore=tests/remote/test_%.py)
 # What depends on the version of Django.
 DJANGO_TESTS := $(wildcard tests/django tests/frameworks)
 
@@ -43,7 +46,7 @@ wheel-test: $(CORE)/.installed ## the core's tests on the built wheel, without a
 	$(CORE)/bin/python -P .ci/import_core.py
 	rm -rf .cache/core-tests && mkdir -p .cache/core-tests
 	cp -R tests pyproject.toml .cache/core-tests/
-	cd .cache/core-tests && ../core/bin/python -P -m pytest -q $(CORE_TESTS)
+	cd .cache/core-tests && ../core/bin/python -P -m pytest -q $(CORE_TESTS) $(CORE_IGNORED)
 
 django6-test: dist/.built ## the adapters' tests on Django 6, where a Python for it is installed
 	@python=$$(.ci/newer-python); \
