@@ -96,3 +96,6 @@ class RemoteAnswer(msgspec.Struct, frozen=True):
     permit: bool
     context: Mapping[str, Any] = NO_CONTEXT
     advice: Advice = NO_ADVICE
+
+    def __repr__(self) -> str:
+        return f"<RemoteAnswer permit={self.permit} {self.advice!r}>"  # the context may hold what no log should

@@ -310,3 +310,10 @@ def test_no_context_makes_reading_it_raise_or_a_deny_a_permit(context: dict[str,
 @given(st.dictionaries(st.sampled_from(MEMBERS), st.none() | json_values, min_size=1, max_size=3))
 def test_what_is_not_exactly_a_deny_is_judged_like_a_permit(context: dict[str, Any]) -> None:
     assert read_advice(context, permit=1) == read_advice(context, permit=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.promise("P6")
+def test_an_answer_does_not_show_its_context() -> None:
+    told = RemoteAnswer(permit=True, context={"note": "s3cret-canary"})
+    assert "s3cret-canary" not in repr(told)
+    assert "permit=True" in repr(told)
